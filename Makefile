@@ -23,11 +23,11 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(STAMP): pyproject.toml setup.py $(C_SOURCES)
+$(STAMP): pyproject.toml constraints.txt setup.py $(C_SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit("raptor-s3 needs CPython 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[check]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
 	touch $@
 
 clean:
