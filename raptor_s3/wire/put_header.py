@@ -1,0 +1,138 @@
+"""The put header: PutObject parameters that travel in front of the body, inside the coded object (DESIGN 3.2).
+
+    u16 header_length | header: UTF-8 JSON, one object | body
+
+Field names are boto3's. The whitelist below is the only one in the project: the sender routes a call with any other
+parameter to HTTPS, and every receiver checks it again.
+
+Invariant: what split_put_object returns has a bucket, a key, a CRC-32 and a time to live, and no field outside the whitelist.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from raptor_s3.errors import MalformedPacket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Buffer
+
+CARRIED: Final[Mapping[str, type]] = {
+    "Bucket": str,
+    "Key": str,
+    "CacheControl": str,
+    "ContentDisposition": str,
+    "ContentEncoding": str,
+    "ContentLanguage": str,
+    "ContentMD5": str,
+    "ContentType": str,
+    "ChecksumAlgorithm": str,
+    "ChecksumCRC32": str,
+    "ChecksumCRC32C": str,
+    "ChecksumCRC64NVME": str,
+    "ChecksumSHA1": str,
+    "ChecksumSHA256": str,
+    "ExpectedBucketOwner": str,
+    "Expires": str,  # an HTTP date (RFC 9110 5.6.7)
+    "IfMatch": str,
+    "IfNoneMatch": str,
+    "Metadata": dict,
+    "ServerSideEncryption": str,
+    "StorageClass": str,
+    "WebsiteRedirectLocation": str,
+}
+"""PutObject parameters that any receiver carries out, with the JSON type of each."""
+
+POLICY_GATED: Final[Mapping[str, type]] = {
+    "Tagging": str,
+    "SSEKMSKeyId": str,
+    "SSEKMSEncryptionContext": str,
+    "BucketKeyEnabled": bool,
+}
+"""Parameters that a receiver carries out only where its policy for the peer says so."""
+
+TIME_TO_LIVE: Final = "TtlMs"
+"""Ours: from the first datagram's arrival, after this many milliseconds the receiver refuses to write."""
+
+MAX_HEADER: Final = 0xFFFF
+MAX_KEY_BYTES: Final = 1024
+MAX_TTL_MS: Final = 3_600_000
+
+_TYPES: Final[Mapping[str, type]] = {**CARRIED, **POLICY_GATED, TIME_TO_LIVE: int}
+
+
+def build_put_header(fields: Mapping[str, Any]) -> bytes:
+    """`header_length` and `header` for these PutObject parameters; the body follows them.
+
+    Raises ValueError for parameters outside the whitelist, of the wrong type, or longer than 65,535 octets together.
+    """
+    if reason := _objection(fields):
+        raise ValueError(reason)
+    header = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    if len(header) > MAX_HEADER:
+        raise ValueError(f"put header of {len(header)} octets is longer than {MAX_HEADER}")
+    return len(header).to_bytes(2, "big") + header
+
+
+def split_put_object(data: Buffer) -> tuple[dict[str, Any], memoryview]:
+    """The put header's fields, and the body as a view of `data`.
+
+    Raises MalformedPacket when the header is cut short, is not one JSON object, lacks Bucket, Key, ChecksumCRC32 or TtlMs, or
+    holds a parameter outside the whitelist or of the wrong type.
+    """
+    view = memoryview(data)
+    if len(view) < 2:
+        raise MalformedPacket("object has no room for a put header")
+    end = 2 + (view[0] << 8 | view[1])
+    if len(view) < end:
+        raise MalformedPacket(f"put header of {end - 2} octets in an object of {len(view)}")
+    try:
+        fields = json.loads(str(view[2:end], "utf-8"), object_pairs_hook=_object_of_pairs, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedPacket(f"put header is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise MalformedPacket("put header is not a JSON object")
+    if reason := _objection(fields):
+        raise MalformedPacket(reason)
+    return fields, view[end:]
+
+
+def crc32_field(body: Buffer) -> str:
+    """The value of ChecksumCRC32 for this body: base64 of the big-endian CRC-32, as S3 writes it."""
+    return base64.b64encode(binascii.crc32(body).to_bytes(4, "big")).decode()
+
+
+def _objection(fields: Mapping[str, Any]) -> str:
+    for name, value in fields.items():
+        expected = _TYPES.get(name)
+        if expected is None:
+            return f"{name!r} can't travel in a put header"
+        if type(value) is not expected:
+            return f"{name} is {type(value).__name__}, expected {expected.__name__}"
+    for name in ("Bucket", "Key", "ChecksumCRC32", TIME_TO_LIVE):
+        if not fields.get(name):
+            return f"put header lacks {name}"
+    if len(fields["Key"].encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+        return f"key is longer than {MAX_KEY_BYTES} octets"
+    if not 0 < fields[TIME_TO_LIVE] <= MAX_TTL_MS:
+        return f"{TIME_TO_LIVE} of {fields[TIME_TO_LIVE]} is not within 1..{MAX_TTL_MS}"
+    metadata = fields.get("Metadata", {})
+    if not all(isinstance(value, str) for value in metadata.values()):
+        return "Metadata has a value that is not a string"
+    return ""
+
+
+def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name stands twice")
+    return result
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,101 @@
+"""The transfer state: what a receiver tells the sender of one transfer (DESIGN 3.3).
+
+    u32 magic 'rapt' | u8 type | u16 data | u8 SBN | u8 id_length | object_id | JSON (optional)
+
+COMPLETE is the only success: the object is in S3, and the JSON holds PutObject's response fields. FAILED carries Code, Message
+and StatusCode. FAILED, CANCELLED and the JSON go only to transfers with a put header, because published clients take any other
+non-zero type for a success.
+
+Invariant: every input either parses or raises MalformedPacket.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from raptor_s3.errors import MalformedPacket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Buffer
+
+MAGIC: Final = 0x72617074
+MAX_RECEIVED: Final = 0xFFFF
+
+_HEAD: Final = struct.Struct(">IBHBB")
+
+
+class StateType(enum.IntEnum):
+    PACKETS = 0
+    """Packets arrived; `received` counts the block's distinct symbols."""
+    ENOUGH_PACKETS = 1
+    """The block has enough packets: no more are needed."""
+    BLOCK_COMPLETE = 2
+    COMPLETE = 3
+    """The object is in S3."""
+    FAILED = 0x80
+    CANCELLED = 0x81
+    """Nothing was and nothing will be written."""
+
+
+FINAL_TYPES: Final = frozenset((StateType.COMPLETE, StateType.FAILED, StateType.CANCELLED))
+
+_TYPES: Final = {int(member): member for member in StateType}
+
+
+@dataclass(frozen=True, slots=True)
+class TransferState:
+    """One state of one transfer. The wire caps `received` at 65,535; `fields` is the JSON object, None where there is none."""
+
+    type: StateType
+    object_id: str
+    sbn: int = 0
+    received: int = 0
+    fields: Mapping[str, Any] | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.type in FINAL_TYPES
+
+
+def build_transfer_state(state: TransferState) -> bytes:
+    """Raises ValueError for an object id that is empty or longer than 255 octets, and for an SBN out of range."""
+    encoded_id = state.object_id.encode()
+    if not 0 < len(encoded_id) <= 0xFF or not 0 <= state.sbn <= 0xFF:
+        raise ValueError(f"object id of {len(encoded_id)} octets or SBN {state.sbn} out of range")
+    received = min(max(state.received, 0), MAX_RECEIVED)
+    head = _HEAD.pack(MAGIC, state.type, received, state.sbn, len(encoded_id))
+    if state.fields is None:
+        return head + encoded_id
+    return head + encoded_id + json.dumps(state.fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def parse_transfer_state(data: Buffer) -> TransferState:
+    """Raises MalformedPacket when octets are missing, for another magic, an unknown type, or JSON that is not an object."""
+    view = memoryview(data)
+    if len(view) < _HEAD.size:
+        raise MalformedPacket(f"transfer state of {len(view)} octets has no room for its header")
+    magic, number, received, sbn, id_length = _HEAD.unpack_from(view)
+    if magic != MAGIC:
+        raise MalformedPacket("not a transfer state")
+    state_type = _TYPES.get(number)
+    if state_type is None:
+        raise MalformedPacket(f"unknown transfer state {number:#04x}")
+    end = _HEAD.size + id_length
+    if id_length == 0 or len(view) < end:
+        raise MalformedPacket("transfer state has no object id")
+    fields = None
+    try:
+        object_id = str(view[_HEAD.size : end], "utf-8")
+        if len(view) > end:
+            fields = json.loads(str(view[end:], "utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MalformedPacket(f"transfer state does not parse: {error}") from None
+    if fields is not None and not isinstance(fields, dict):
+        raise MalformedPacket("transfer state's JSON is not an object")
+    return TransferState(state_type, object_id, sbn, received, fields)
