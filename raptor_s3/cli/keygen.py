@@ -1,0 +1,95 @@
+"""`raptor keygen`: a WireGuard key pair, the device's identity (DESIGN 1 and 2).
+
+The private key goes into a file of its own, as base64 on one line, like `wg genkey` writes it; the public key goes to stdout, for
+the operator who lets the device in.
+
+Invariant: an existing file is never overwritten, and a private key is never in a file that anyone but its owner can read.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raptor_s3.cli.options import EXIT_OK, JSON, Option, UsageError, Verb
+
+if TYPE_CHECKING:
+    import argparse
+
+    from raptor_s3.cli.output import Output
+
+DEFAULT_KEY_FILE = "~/.aws/raptor.key"
+
+
+def create_key_file(path: Path) -> str:
+    """Write a new private key to `path` (0600) and return its public key as base64.
+
+    The folder is made with 0700 if it does not exist. Raises FileExistsError when `path` exists, OSError when it can't be written.
+    """
+    from raptor_s3.wireguard.keys import generate_private_key, public_key
+
+    private = generate_private_key(os.urandom)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(private) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    return base64.b64encode(public_key(private)).decode()
+
+
+def public_key_of(path: Path) -> str:
+    """The public key, as base64, of the private key in `path`. Raises ConfigError as `read_key_file` does."""
+    from raptor_s3.routing.config import read_key_file
+    from raptor_s3.wireguard.keys import public_key
+
+    return base64.b64encode(public_key(read_key_file(path))).decode()
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    path = Path(args.file).expanduser()
+    if args.public:
+        public = public_key_of(path)
+    else:
+        try:
+            public = create_key_file(path)
+        except FileExistsError:
+            raise UsageError(
+                f"{path} exists and stays as it is. Its public key: raptor keygen {args.file} --public. "
+                "A new key: name another file, or move this one away first"
+            ) from None
+        output.note(f"Private key: {path} (only you can read it). Public key, for the gateway's operator:")
+    output.result({"file": str(path), "public_key": public}, public)
+    return EXIT_OK
+
+
+VERB = Verb(
+    name="keygen",
+    summary="make this device's key pair",
+    opening=(
+        "Makes a WireGuard key pair. The private key goes into FILE, readable by you alone; the public key is printed: give it to "
+        "whoever runs the gateway. An existing file is never overwritten."
+    ),
+    options=(
+        Option(
+            "file", f"Where the private key goes (default: {DEFAULT_KEY_FILE}).", "FILE", DEFAULT_KEY_FILE, is_positional=True
+        ),
+        Option("public", "Make nothing: print the public key of the private key in FILE.", is_switch=True, default=False),
+        JSON,
+    ),
+    run=run,
+    examples=(
+        ("keygen", "a key in the usual place"),
+        ("keygen /etc/raptor/camera7.key", "a key elsewhere"),
+        ("keygen --public", "the public key once more"),
+    ),
+)
