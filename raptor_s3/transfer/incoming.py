@@ -1,0 +1,437 @@
+"""The receiver of transfers (DESIGN 3.3, 4): collects symbols by (peer key, object id), decodes, has the host write, answers.
+
+    collecting --all blocks decoded--> writing --finish()--> finished (a tombstone that answers again)
+        \\--cancel, expiry, hopeless----------------------------^
+
+- The first datagram pins the OTI and the flags, and reserves the object's size; later ones that differ are dropped.
+- The time to live runs from the first datagram. A transfer that is dropped leaves a tombstone: late symbols can't revive it.
+- Reports (type 0) go out every few datagrams and when a transfer falls quiet. With a put header they carry
+  `{"Esi": e, "Us": t}`: the datagram that set the report off, and the microseconds from the transfer's first datagram to it
+  (plus `"Wait": us` when the report itself was held back). Fewer octets leave in reports than came in.
+- Confirmations go out twice to peers whose datagrams get lost, and again whenever somebody asks.
+
+Invariant: whatever arrives, memory stays within `CollectorLimits`, and one transfer reaches the host at most once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from raptor_s3.codec import ObjectDecoder
+from raptor_s3.errors import MalformedPacket
+from raptor_s3.transfer.events import CancelWrite, Event, ObjectReady, SendState, TransferKey
+from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER
+from raptor_s3.wire.put_header import TIME_TO_LIVE, split_put_object
+from raptor_s3.wire.transfer_state import StateType, TransferState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raptor_s3.codec import ObjectTransmissionInformation
+    from raptor_s3.wire.datagram import Datagram
+
+__all__ = ["CancelWrite", "Collector", "CollectorLimits", "CollectorStats", "Event", "ObjectReady", "SendState", "TransferKey"]
+
+REPORT_EVERY: Final = 16
+"""Datagrams of one transfer between two reports; the first report comes after half as many."""
+QUIET_S: Final = 0.02
+"""A transfer that is short of symbols reports when nothing has come for this long: its sender tops it up without a timeout."""
+PROGRESS_S: Final = 0.01
+"""A write that takes longer than this is announced by type 2, so that the sender stops asking."""
+ECHO_S: Final = 0.03
+"""Symbols later than this after a final state are a question (the answer was lost), earlier ones the tail of the flight."""
+LOSSY: Final = 0.004
+"""Share of a peer's datagrams lost above which confirmations are sent twice."""
+
+_TRANSFER_OVERHEAD: Final = 1024
+_REPORT_BYTES: Final = 80
+_DATAGRAM_BYTES: Final = 36
+_NEVER: Final = float("inf")
+_MAX_IDLE_PEERS: Final = 10_000
+_NOTHING: Final[tuple[Event, ...]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorLimits:
+    """Bounds of one Collector. Sizes in octets (of objects being collected or written), times in seconds."""
+
+    max_object_bytes: int = 64 << 20
+    max_bytes_per_peer: int = 128 << 20
+    max_bytes: int = 512 << 20
+    max_transfers_per_peer: int = 4096
+    max_tombstones: int = 500_000
+    default_ttl_s: float = 60.0
+    """Time to live of transfers without a put header, and how long one with it may stay short of symbols."""
+    tombstone_s: float = 30.0
+    """How long a finished put answers at least, and late symbols can't revive it; twice its time to live if that is longer."""
+    path_tombstone_s: float = 1.0
+    """The same without a put header, where the object id is a path and may rightly come again."""
+
+
+@dataclass(slots=True)
+class CollectorStats:
+    """Counters since the start."""
+
+    datagrams: int = 0
+    duplicates: int = 0
+    mismatched: int = 0
+    over_limits: int = 0
+    malformed_objects: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    ready: int = 0
+    finished: int = 0
+
+
+class _Peer:
+    """What is known of one peer: what it occupies, and how many of its datagrams get lost."""
+
+    __slots__ = ("bytes", "lost", "seen", "transfers")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.transfers = 0
+        self.seen = 0.0
+        self.lost = 0.0
+
+    def count(self, sent: int, received: int) -> None:
+        if self.seen > 500:
+            self.seen /= 2
+            self.lost /= 2
+        self.seen += sent
+        self.lost += sent - received
+
+    @property
+    def copies(self) -> int:
+        return 2 if self.lost > LOSSY * self.seen else 1
+
+
+class _Transfer:
+    """One transfer that is collecting or being written."""
+
+    __slots__ = (
+        "answered_at",
+        "decoder",
+        "due",
+        "esi",
+        "first_at",
+        "flags",
+        "highest",
+        "keep_s",
+        "key",
+        "last_at",
+        "origin",
+        "oti",
+        "peer",
+        "report_at",
+        "sbn",
+        "unreported",
+    )  # fmt: skip
+
+    def __init__(self, key: TransferKey, datagram: Datagram, peer: _Peer, now: float) -> None:
+        self.key = key
+        self.oti: ObjectTransmissionInformation = datagram.oti
+        self.flags = datagram.flags
+        self.peer = peer
+        self.first_at = self.last_at = now
+        self.answered_at = now
+        self.keep_s = 0.0
+        self.origin: Any = None
+        self.due = _NEVER  # of the one live entry in the timer heap
+        self.unreported = 0
+        self.report_at = REPORT_EVERY // 2
+        self.sbn = self.esi = 0
+        self.highest = [-1] * datagram.oti.source_blocks
+        self.decoder: ObjectDecoder | None = ObjectDecoder(datagram.oti, datagram.degree_table)  # None: being written
+
+    @property
+    def has_put_header(self) -> bool:
+        return bool(self.flags & FLAG_PUT_HEADER)
+
+    @property
+    def reserved_bytes(self) -> int:
+        return self.oti.transfer_length + _TRANSFER_OVERHEAD
+
+
+class _Tombstone:
+    """The final state of a transfer, for whoever asks again. None where the sender would take it for something else."""
+
+    __slots__ = ("answered_at", "answers", "due", "oti", "state")
+
+    def __init__(self, state: TransferState | None, oti: ObjectTransmissionInformation, now: float, due: float) -> None:
+        self.state = state
+        self.oti = oti
+        self.answered_at = now
+        self.answers = 0
+        self.due = due
+
+
+class Collector:
+    """Receives the datagrams of any number of peers. One thread at a time.
+
+    `receive`, `finish` and `handle_timer` return the events that the host carries out. `get_timer` says when `handle_timer`
+    wants to be called (a time on the same clock as `now`), None for never.
+    """
+
+    def __init__(self, limits: CollectorLimits | None = None) -> None:
+        self.limits = limits or CollectorLimits()
+        self.stats = CollectorStats()
+        self._transfers: dict[TransferKey, _Transfer] = {}
+        self._tombstones: dict[TransferKey, _Tombstone] = {}
+        self._peers: dict[bytes, _Peer] = {}
+        self._bytes = 0
+        self._timers: list[tuple[float, int, TransferKey]] = []
+        self._sequence = 0
+
+    def receive(self, peer_key: bytes, datagram: Datagram, now: float, origin: Any = None) -> Sequence[Event]:
+        """Take one parsed datagram of the authenticated peer `peer_key`. Its symbol is copied, or not kept."""
+        self.stats.datagrams += 1
+        key = TransferKey(peer_key, datagram.object_id)
+        transfer = self._transfers.get(key)
+        if transfer is None:
+            tombstone = self._tombstones.get(key)
+            if tombstone is not None and not _starts_anew(datagram, tombstone, now):
+                return self._answer(tombstone, origin, now)
+            if datagram.flags & FLAG_CANCEL:
+                return self._cancel_unknown(key, datagram, origin, now)
+            transfer = self._open(key, datagram, now)
+            if transfer is None:
+                return _NOTHING
+        elif transfer.oti != datagram.oti or transfer.flags != datagram.flags & ~FLAG_CANCEL:
+            self.stats.mismatched += 1
+            return _NOTHING
+        transfer.origin = origin
+        if datagram.flags & FLAG_CANCEL:
+            return self._cancel(transfer, now)
+        if transfer.decoder is None:
+            return self._busy(transfer, datagram.sbn, now)
+        return self._collect(transfer, transfer.decoder, datagram, now)
+
+    def finish(self, transfer: TransferKey, state: TransferState, now: float) -> Sequence[Event]:
+        """What came of an ObjectReady: `state` is final and is the answer from now on.
+
+        Raises KeyError for a transfer that is not being written.
+        """
+        entry = self._transfers[transfer]
+        if entry.decoder is not None:
+            raise KeyError(transfer)
+        self.stats.finished += 1
+        return self._end(entry, state, now)
+
+    def get_timer(self) -> float | None:
+        return self._timers[0][0] if self._timers else None
+
+    def handle_timer(self, now: float) -> Sequence[Event]:
+        """Reports of transfers that fell quiet, progress of slow writes, expiry."""
+        events: list[Event] = []
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            due, _, key = heapq.heappop(timers)
+            transfer = self._transfers.get(key)
+            if transfer is not None:
+                if transfer.due == due:
+                    events += self._handle_transfer_timer(transfer, now)
+                continue
+            tombstone = self._tombstones.get(key)
+            if tombstone is not None and tombstone.due <= now:
+                del self._tombstones[key]
+        return events
+
+    @property
+    def bytes_held(self) -> int:
+        """Octets reserved for objects that are being collected or written."""
+        return self._bytes
+
+    @property
+    def transfers(self) -> int:
+        """Transfers that are collecting or being written."""
+        return len(self._transfers)
+
+    @property
+    def tombstones(self) -> int:
+        return len(self._tombstones)
+
+    # Collecting
+
+    def _open(self, key: TransferKey, datagram: Datagram, now: float) -> _Transfer | None:
+        limits = self.limits
+        peer = self._peers.get(key.peer_key)
+        if peer is None:
+            if len(self._peers) >= _MAX_IDLE_PEERS:
+                self._peers = {name: peer for name, peer in self._peers.items() if peer.transfers}
+            peer = self._peers[key.peer_key] = _Peer()
+        size = datagram.oti.transfer_length + _TRANSFER_OVERHEAD
+        if (
+            datagram.oti.transfer_length > limits.max_object_bytes
+            or peer.bytes + size > limits.max_bytes_per_peer
+            or self._bytes + size > limits.max_bytes
+            or peer.transfers >= limits.max_transfers_per_peer
+            or len(self._tombstones) >= limits.max_tombstones
+        ):
+            # Silence, not a refusal: a state that nothing remembers could still be followed by a write.
+            self.stats.over_limits += 1
+            return None
+        peer.bytes += size
+        peer.transfers += 1
+        self._bytes += size
+        transfer = self._transfers[key] = _Transfer(key, datagram, peer, now)
+        return transfer
+
+    def _collect(self, transfer: _Transfer, decoder: ObjectDecoder, datagram: Datagram, now: float) -> Sequence[Event]:
+        sbn, esi = datagram.sbn, datagram.esi
+        transfer.last_at = now
+        transfer.sbn, transfer.esi = sbn, esi
+        if esi > transfer.highest[sbn]:
+            transfer.highest[sbn] = esi
+        was_missing = decoder.missing(sbn)
+        if not decoder.add(sbn, esi, datagram.symbol):
+            self.stats.duplicates += 1
+        if decoder.is_complete:
+            return self._decoded(transfer, decoder, now)
+        if was_missing and not decoder.missing(sbn):
+            return (SendState(TransferState(StateType.BLOCK_COMPLETE, transfer.key.object_id, sbn), transfer.origin),)
+        transfer.unreported += 1
+        if transfer.unreported >= transfer.report_at:
+            transfer.report_at = REPORT_EVERY
+            return (self._report(transfer, decoder, now),)
+        if transfer.due > now + QUIET_S:
+            self._schedule(transfer, now + QUIET_S)
+        return _NOTHING
+
+    def _report(self, transfer: _Transfer, decoder: ObjectDecoder, now: float) -> SendState:
+        transfer.unreported = 0
+        fields = None
+        if transfer.has_put_header:
+            fields = {"Esi": transfer.esi, "Us": round((transfer.last_at - transfer.first_at) * 1e6)}
+            if now > transfer.last_at:
+                fields["Wait"] = round((now - transfer.last_at) * 1e6)
+        received = decoder.received(transfer.sbn)
+        state = TransferState(StateType.PACKETS, transfer.key.object_id, transfer.sbn, received, fields)
+        return SendState(state, transfer.origin)
+
+    def _decoded(self, transfer: _Transfer, decoder: ObjectDecoder, now: float) -> Sequence[Event]:
+        received = sum(decoder.received(sbn) for sbn in range(transfer.oti.source_blocks))
+        transfer.peer.count(sum(transfer.highest) + len(transfer.highest), received)
+        transfer.decoder = None
+        data = decoder.data()
+        fields, body, ttl_s = None, memoryview(data), self.limits.default_ttl_s
+        if transfer.has_put_header:
+            try:
+                fields, body = split_put_object(data)
+            except MalformedPacket as error:
+                self.stats.malformed_objects += 1
+                refusal = {"Code": "InvalidRequest", "Message": str(error)[:200], "StatusCode": 400}
+                return self._end(transfer, TransferState(StateType.FAILED, transfer.key.object_id, fields=refusal), now)
+            ttl_s = fields[TIME_TO_LIVE] / 1000
+            transfer.keep_s = 2 * ttl_s
+        expires_at = transfer.first_at + ttl_s
+        if now >= expires_at:
+            return self._expire(transfer, now)
+        self.stats.ready += 1
+        self._schedule(transfer, now + PROGRESS_S)
+        return (ObjectReady(transfer.key, data, fields, body, transfer.first_at, expires_at, transfer.origin),)
+
+    # Endings
+
+    def _end(self, transfer: _Transfer, state: TransferState, now: float) -> Sequence[Event]:
+        del self._transfers[transfer.key]
+        transfer.peer.bytes -= transfer.reserved_bytes
+        transfer.peer.transfers -= 1
+        self._bytes -= transfer.reserved_bytes
+        keep_s = max(transfer.keep_s, self.limits.tombstone_s)
+        return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.copies, now, keep_s)
+
+    def _bury(
+        self,
+        key: TransferKey,
+        state: TransferState,
+        source: _Transfer | Datagram,
+        origin: Any,
+        copies: int,
+        now: float,
+        keep_s: float,
+    ) -> Sequence[Event]:
+        """Leave a tombstone, and give the answer that it will give again."""
+        answer: TransferState | None = state
+        if not source.has_put_header:
+            keep_s = self.limits.path_tombstone_s
+            answer = TransferState(state.type, state.object_id) if state.type is StateType.COMPLETE else None
+        tombstone = self._tombstones[key] = _Tombstone(answer, source.oti, now, now + keep_s)
+        self._sequence += 1
+        heapq.heappush(self._timers, (tombstone.due, self._sequence, key))
+        if answer is None:
+            return _NOTHING
+        tombstone.answers = copies
+        return (SendState(answer, origin, copies),)
+
+    def _answer(self, tombstone: _Tombstone, origin: Any, now: float) -> Sequence[Event]:
+        """Somebody asks about a finished transfer: by a late symbol of its flight, by a new one, by a cancel."""
+        if tombstone.state is None:
+            return _NOTHING
+        is_question = now - tombstone.answered_at >= ECHO_S
+        if not is_question and tombstone.answers > 1:
+            return _NOTHING
+        copies = 2 if is_question else 1
+        tombstone.answers += copies
+        tombstone.answered_at = now
+        return (SendState(tombstone.state, origin, copies),)
+
+    def _busy(self, transfer: _Transfer, sbn: int, now: float) -> Sequence[Event]:
+        if now - transfer.answered_at < ECHO_S:
+            return _NOTHING
+        transfer.answered_at = now
+        return (SendState(TransferState(StateType.BLOCK_COMPLETE, transfer.key.object_id, sbn), transfer.origin),)
+
+    def _cancel(self, transfer: _Transfer, now: float) -> Sequence[Event]:
+        if transfer.decoder is None:
+            return (CancelWrite(transfer.key),)
+        self.stats.cancelled += 1
+        return self._end(transfer, TransferState(StateType.CANCELLED, transfer.key.object_id), now)
+
+    def _cancel_unknown(self, key: TransferKey, datagram: Datagram, origin: Any, now: float) -> Sequence[Event]:
+        """A cancel that overtook its transfer, or whose transfer never arrived: symbols that come later find a tombstone."""
+        if not datagram.has_put_header or len(self._tombstones) >= self.limits.max_tombstones:
+            return _NOTHING
+        self.stats.cancelled += 1
+        state = TransferState(StateType.CANCELLED, key.object_id)
+        return self._bury(key, state, datagram, origin, 1, now, self.limits.tombstone_s)
+
+    def _expire(self, transfer: _Transfer, now: float) -> Sequence[Event]:
+        self.stats.expired += 1
+        return self._end(transfer, TransferState(StateType.CANCELLED, transfer.key.object_id), now)
+
+    # Timers
+
+    def _schedule(self, transfer: _Transfer, due: float) -> None:
+        transfer.due = due
+        self._sequence += 1
+        heapq.heappush(self._timers, (due, self._sequence, transfer.key))
+
+    def _handle_transfer_timer(self, transfer: _Transfer, now: float) -> Sequence[Event]:
+        transfer.due = _NEVER
+        decoder = transfer.decoder
+        if decoder is None:
+            transfer.answered_at = now
+            last_block = transfer.oti.source_blocks - 1
+            state = TransferState(StateType.BLOCK_COMPLETE, transfer.key.object_id, last_block)
+            return (SendState(state, transfer.origin),)
+        expires_at = transfer.first_at + self.limits.default_ttl_s
+        if now >= expires_at:
+            return self._expire(transfer, now)
+        quiet_at = transfer.last_at + QUIET_S
+        if transfer.unreported * (transfer.oti.symbol_size + _DATAGRAM_BYTES) < _REPORT_BYTES:
+            self._schedule(transfer, expires_at)
+            return _NOTHING
+        if now < quiet_at:
+            self._schedule(transfer, quiet_at)
+            return _NOTHING
+        self._schedule(transfer, expires_at)
+        report = self._report(transfer, decoder, now)
+        return (report._replace(copies=transfer.peer.copies),)
+
+
+def _starts_anew(datagram: Datagram, tombstone: _Tombstone, now: float) -> bool:
+    """Whether a path (no put header) is being sent again, rather than a symbol of the finished transfer being late."""
+    return not datagram.has_put_header and (datagram.oti != tombstone.oti or now >= tombstone.due)
