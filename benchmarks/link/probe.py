@@ -1,7 +1,7 @@
 """Is the link what it says? RTT by TCP connect and UDP echo, loss by counting, rate by a bulk flow, largest packet seen.
 
-Each probe opens its sockets inside the link's namespaces from this process, so it measures the path and little else. `validate` runs
-them all and judges; `python -m benchmarks.link validate` prints that, and the integration tests assert on it.
+Each probe opens its sockets inside the link's namespaces from this process, so it measures the path and little else. `validate`
+runs them all and judges; `python -m benchmarks.link validate` prints that, and the integration tests assert on it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def udp_echo(namespace: Namespace) -> Iterator[tuple[str, int]]:
 
 
 def udp_echo_rtts(link: Link, count: int = 50, size: int = 100) -> list[float]:
-    """Seconds a datagram of `size` bytes takes there and back, for those of `count` that came back within a second after the RTT."""
+    """Seconds a datagram of `size` bytes takes there and back, for those of `count` that came back at all."""
     rtts = []
     with udp_echo(link.server) as address, bound_socket(link.client, socket.SOCK_DGRAM) as sock:
         sock.settimeout(link.conditions.rtt_s + 2 * link.conditions.jitter_s + 1)

@@ -5,11 +5,11 @@
 One heap of (due time, packet), one thread, no garbage collection, SCHED_RR and a timer slack of 1 ns: packets leave within a
 fraction of a millisecond of their due time, and `lateness` in the stats tells when the machine was too busy for that.
 
-The router is also the janitor. When the control socket closes, for whatever reason, it ends every process in the namespaces it was
-given, deletes them and exits: a benchmark that was killed leaves nothing behind.
+The router is also the janitor. When the control socket closes, for whatever reason, it ends every process in the namespaces it
+was given, deletes them and exits: a benchmark that was killed leaves nothing behind.
 
-Control protocol, one JSON object a line, each answered by one line: {"set": {"conditions": {...}, "seed": n}} resets the counters and
-the random streams ({} as answer), {"stats": true} reads the counters.
+Control protocol, one JSON object a line, each answered by one line: {"set": {"conditions": {...}, "seed": n}} resets the counters
+and the random streams ({} as answer), {"stats": true} reads the counters.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ class Router:
         monotonic, read, write = time.monotonic, os.read, os.write
         heap: list[tuple[float, int, int, bytes]] = []
         sequence = 0
-        inputs = [*self._fds, self._control]
+        control_fd = self._control.fileno()
+        inputs = [*self._fds, control_fd]
         out = self._out
         while True:
             timeout = max(0.0, heap[0][0] - monotonic()) if heap else None
             for ready in select.select(inputs, (), (), timeout)[0]:
-                if ready is self._control:
+                if ready == control_fd:
                     if not self._receive_control():
                         return
                     continue

@@ -1,4 +1,4 @@
-"""The emulator against its own promises, with real sockets in real namespaces: RTT, loss, rate, MTU, and leaving nothing behind."""
+"""The emulator against its own promises, with real sockets in real namespaces: RTT, loss, rate, MTU, nothing left behind."""
 
 from __future__ import annotations
 
