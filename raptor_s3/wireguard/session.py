@@ -1,0 +1,214 @@
+"""One pair of transport keys: seal and open transport data messages (whitepaper 5.4.6, 6.1).
+
+    session.seal(datagram, now)                 -> the whole type-4 message
+    session.seal_arena(arena, count, size, stride, out, now)    -> many equal ones back to back, ready for UDP GSO
+    session.open(message, now)                  -> the plaintext; b"" is a keepalive
+    session.needs_rekey(now)                    -> the initiator should start a handshake; this session still works
+    session.export() / Session.restore(state, counters)         -> for the session store
+
+Plaintexts are not padded (DESIGN 3.5). A responder may not send before it has received: until then `seal` raises SessionExpired.
+
+Invariant: a counter is used once and only before REJECT_AFTER_TIME; `open` changes nothing unless the tag has verified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
+from raptor_s3.wireguard import constants
+from raptor_s3.wireguard.counters import CounterRange
+from raptor_s3.wireguard.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
+from raptor_s3.wireguard.replay import ReplayWindow
+from raptor_s3.wireguard.sodium import NULL, aead_decrypt, aead_encrypt, ffi
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# As the socket module writes them for AF_INET and AF_INET6, so that `sendto` takes them back as they came.
+Address = tuple[str, int] | tuple[str, int, int, int]
+
+_HEADER = constants.TRANSPORT_HEADER_SIZE
+_OVERHEAD = constants.TRANSPORT_OVERHEAD
+_NO_NONCE_PREFIX = bytes(4)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """What the session store keeps of a session. `highest_received` is -1 when nothing has been received."""
+
+    local_index: int
+    remote_index: int
+    peer_key: bytes
+    send_key: bytes = field(repr=False)
+    receive_key: bytes = field(repr=False)
+    created_at: float
+    is_initiator: bool
+    next_counter: int = 0
+    highest_received: int = -1
+
+
+class Session:
+    """Transport keys with one peer, made by a handshake. Not thread-safe."""
+
+    __slots__ = (
+        "_receive_key",
+        "_send_key",
+        "_window",
+        "counters",
+        "created_at",
+        "is_initiator",
+        "local_index",
+        "peer_key",
+        "remote_index",
+        "source",
+    )
+
+    def __init__(
+        self,
+        *,
+        local_index: int,
+        remote_index: int,
+        peer_key: bytes,
+        send_key: bytes,
+        receive_key: bytes,
+        created_at: float,
+        is_initiator: bool,
+        counters: CounterRange | None = None,
+        highest_received: int = -1,
+    ) -> None:
+        self.local_index = local_index
+        self.remote_index = remote_index
+        self.peer_key = peer_key
+        self._send_key = send_key
+        self._receive_key = receive_key
+        self.created_at = created_at
+        self.is_initiator = is_initiator
+        # Key confirmation (whitepaper 5.4.6): the first message from the initiator tells a responder that the response arrived.
+        self.counters = counters or CounterRange(0, constants.REJECT_AFTER_MESSAGES if is_initiator else 0)
+        self._window = ReplayWindow(highest_received)
+        # Where the last authentic message came from; the owner of the sockets sets it.
+        self.source: Address | None = None
+
+    def __repr__(self) -> str:
+        role = "initiator" if self.is_initiator else "responder"
+        return f"Session({role}, local_index={self.local_index:#010x}, remote_index={self.remote_index:#010x})"
+
+    @property
+    def highest_received(self) -> int:
+        """The greatest authenticated counter, -1 before the first."""
+        return self._window.greatest
+
+    @property
+    def is_confirmed(self) -> bool:
+        """False for a responder that has not yet received a message under these keys."""
+        return self.is_initiator or self.counters.end > 0
+
+    def is_expired(self, now: float) -> bool:
+        """True from REJECT_AFTER_TIME on: nothing can be sealed or opened."""
+        return now - self.created_at >= constants.REJECT_AFTER_TIME
+
+    def needs_rekey(self, now: float) -> bool:
+        """True when the initiator should start a new handshake (REKEY_AFTER_TIME, REKEY_AFTER_MESSAGES)."""
+        return self.is_initiator and (
+            now - self.created_at >= constants.REKEY_AFTER_TIME or self.counters.next >= constants.REKEY_AFTER_MESSAGES
+        )
+
+    def seal(self, plaintext: Buffer, now: float) -> bytes:
+        """A transport data message: 16 octets of header, the ciphertext, 16 octets of tag. Raises SessionExpired."""
+        if now - self.created_at >= constants.REJECT_AFTER_TIME:
+            raise SessionExpired("session is older than REJECT_AFTER_TIME")
+        counter = self.counters.take(1, now)
+        source = ffi.from_buffer(plaintext)
+        size = len(source)
+        message = bytearray(size + _OVERHEAD)
+        TRANSPORT_HEADER.pack_into(message, 0, TYPE_TRANSPORT, self.remote_index, counter)
+        nonce = _NO_NONCE_PREFIX + message[8:16]
+        aead_encrypt(ffi.from_buffer(message) + _HEADER, NULL, source, size, NULL, 0, NULL, bytes(nonce), self._send_key)
+        return bytes(message)
+
+    def seal_arena(self, arena: Buffer, count: int, size: int, stride: int, out: Buffer, now: float) -> int:
+        """Seal `count` plaintexts of `size` octets that lie `stride` apart in `arena` into `out`, back to back.
+
+        Each message takes size + 32 octets of `out`; returns the octets written. `out` must not overlap `arena`.
+        Raises SessionExpired, and ValueError when a buffer is too small.
+        """
+        if now - self.created_at >= constants.REJECT_AFTER_TIME:
+            raise SessionExpired("session is older than REJECT_AFTER_TIME")
+        if count <= 0:
+            return 0
+        message_size = size + _OVERHEAD
+        source, target = ffi.from_buffer(arena), ffi.from_buffer(out, require_writable=True)
+        if size < 0 or stride < size or (count - 1) * stride + size > len(source) or count * message_size > len(target):
+            raise ValueError("arena or out too small")
+        counter = self.counters.take(count, now)
+        view = memoryview(out).cast("B")
+        key, index = self._send_key, self.remote_index
+        read, write = source + 0, target + _HEADER
+        for offset in range(0, count * message_size, message_size):
+            TRANSPORT_HEADER.pack_into(view, offset, TYPE_TRANSPORT, index, counter)
+            nonce = counter.to_bytes(12, "little")
+            nonce = nonce[8:] + nonce[:8]
+            aead_encrypt(write, NULL, read, size, NULL, 0, NULL, nonce, key)
+            counter += 1
+            read += stride
+            write += message_size
+        return count * message_size
+
+    def open(self, message: Buffer, now: float) -> bytes:
+        """The plaintext of a transport data message for this session; b"" is a keepalive.
+
+        Raises MalformedPacket (not such a message, or another session's), SessionExpired, AuthenticationFailed
+        (forged, or a replay).
+        """
+        source = ffi.from_buffer(message)
+        size = len(source) - _OVERHEAD
+        if size < 0:
+            raise MalformedPacket("transport message is too short")
+        message_type, index, counter = TRANSPORT_HEADER.unpack_from(message)
+        if message_type != TYPE_TRANSPORT or index != self.local_index:
+            raise MalformedPacket("not a transport message of this session")
+        if now - self.created_at >= constants.REJECT_AFTER_TIME or counter >= constants.REJECT_AFTER_MESSAGES:
+            raise SessionExpired("session is past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES")
+        window = self._window
+        if not window.is_fresh(counter):
+            raise AuthenticationFailed("counter was received before, or is too old to know")
+        plaintext = bytearray(size)
+        nonce = counter.to_bytes(12, "little")
+        nonce = nonce[8:] + nonce[:8]
+        if aead_decrypt(ffi.from_buffer(plaintext), NULL, NULL, source + _HEADER, size + 16, NULL, 0, nonce, self._receive_key):
+            raise AuthenticationFailed("tag does not verify")
+        window.mark(counter)
+        if not self.counters.end and not self.is_initiator:
+            self.counters = CounterRange()
+        return bytes(plaintext)
+
+    def export(self) -> SessionState:
+        """The session as a value; `next_counter` is the first counter that was never given out here."""
+        return SessionState(
+            self.local_index,
+            self.remote_index,
+            self.peer_key,
+            self._send_key,
+            self._receive_key,
+            self.created_at,
+            self.is_initiator,
+            self.counters.next,
+            self.highest_received,
+        )
+
+    @classmethod
+    def restore(cls, state: SessionState, counters: CounterRange | None = None) -> Session:
+        """A session from its state. Without `counters` it goes on at `next_counter`: only right if nobody else uses the state."""
+        return cls(
+            local_index=state.local_index,
+            remote_index=state.remote_index,
+            peer_key=state.peer_key,
+            send_key=state.send_key,
+            receive_key=state.receive_key,
+            created_at=state.created_at,
+            is_initiator=state.is_initiator,
+            counters=counters or CounterRange(state.next_counter),
+            highest_received=state.highest_received,
+        )
