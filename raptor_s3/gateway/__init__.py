@@ -1,0 +1,12 @@
+"""The self-hosted receiver, `raptor gateway` (DESIGN 1, 3.4, 3.5): WireGuard in, S3 or the serverless backend out.
+
+    command    the command line                     settings   what it says, checked
+    server     sockets, clock, signals: the loop    policy     who may write what
+    direct     collect, decide, write, answer       forward    batches to Lambda or SQS, by `batching`
+    sink       what a sink is: `s3`, `null`         replies    what the backend says later, through SQS
+    workers    threads for blocking AWS calls       stats      what is counted
+
+One thread runs the loop and owns all state; worker threads do nothing but AWS calls and hand results back.
+
+Invariant: nothing that has not been authenticated reaches a receiver (direct or forward), and nothing is answered to it.
+"""

@@ -1,0 +1,62 @@
+"""What a sink is: it takes whole objects, writes them somewhere, and says how that went.
+
+    null    answers at once          raptor_s3.gateway.null
+    s3      PutObject by boto3       raptor_s3.gateway.s3
+
+Invariant: for every write that `submit` took, `done` is called exactly once, in the loop's thread, with what is then true for
+ever: COMPLETE (in S3), FAILED, or CANCELLED (nothing was and nothing will be written).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from raptor_s3.wire.transfer_state import StateType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MAX_MESSAGE: Final = 400
+"""Letters of an error message that travel: with its transfer id, a state must fit a datagram."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A final state, and the JSON that goes with it."""
+
+    type: StateType
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def failed(cls, code: str, message: str, status: int) -> Outcome:
+        return cls(StateType.FAILED, {"Code": code, "Message": message[:MAX_MESSAGE], "StatusCode": status})
+
+
+CANCELLED: Final = Outcome(StateType.CANCELLED, {})
+
+
+@dataclass(slots=True, eq=False)
+class ObjectWrite:
+    """One object on its way to S3. `parameters` are PutObject's, without Body; `deadline` is on the loop's clock."""
+
+    parameters: dict[str, Any]
+    body: memoryview
+    deadline: float
+
+
+class Sink(Protocol):
+    """Where whole objects go."""
+
+    def submit(self, write: ObjectWrite, done: Callable[[Outcome], None]) -> bool:
+        """Take `write`; False, and nothing happens, when the sink is full. `done` may be called before this returns."""
+
+    def cancel(self, write: ObjectWrite) -> None:
+        """Do not begin to write what has not begun; `done` tells what came of it."""
+
+    @property
+    def load(self) -> int:
+        """Writes taken and not yet done."""
+
+    def close(self, timeout_s: float) -> None:
+        """Finish what is at hand, at most this long."""
