@@ -59,7 +59,7 @@ def test_a_cancel_has_no_symbol() -> None:
         (10_240, (1_280, 1)),
         (102_400, (800, 1)),
         (524_288, (1_024, 1)),
-        (524_289, (513, 2)),
+        (524_289, (1_025, 2)),
         (1_048_576, (1_024, 2)),
     ],
 )
@@ -97,7 +97,7 @@ def test_what_can_not_be_cut_is_refused() -> None:
         (28, 0x80, "unknown flags"),
         (33, 2, "N = 2"),
         (34, 8, "Al = 8"),
-        (31, 0, ""),
+        (31, 0, "symbol of 1280 octets where T is 0|T"),
         (35, 1, "SBN 1 where Z is 1"),
         (1, 0xFF, "not UTF-8"),
         (1, ord("="), "transfer id"),
