@@ -97,7 +97,7 @@ def test_what_can_not_be_cut_is_refused() -> None:
         (28, 0x80, "unknown flags"),
         (33, 2, "N = 2"),
         (34, 8, "Al = 8"),
-        (31, 0, "symbol of 1280 octets where T is 0|T"),
+        (31, 0, "0 source blocks"),
         (35, 1, "SBN 1 where Z is 1"),
         (1, 0xFF, "not UTF-8"),
         (1, ord("="), "transfer id"),
