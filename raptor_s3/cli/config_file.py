@@ -92,6 +92,18 @@ def set_option(text: str, section: str, key: str, value: str, *, is_first: bool 
     return _join(lines, newline)
 
 
+def get_option(text: str, section: str, key: str) -> str:
+    """The value of `key` in `[section]`, "" when it is not there. Only the first line of a nested value."""
+    wanted = _words(section)
+    inside = False
+    for line in _classify(text):
+        if line.kind == "section":
+            inside = _words(line.name) == wanted
+        elif inside and line.kind == "option" and line.name == key.lower():
+            return line.value
+    return ""
+
+
 def read_text(path: Path) -> str:
     """The file's text, "" when it does not exist. Bytes that are not UTF-8 come back as they were when written again."""
     try:

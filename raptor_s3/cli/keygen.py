@@ -8,7 +8,6 @@ Invariant: an existing file is never overwritten, and a private key is never in 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 from pathlib import Path
@@ -27,9 +26,9 @@ DEFAULT_KEY_FILE = "~/.aws/raptor.key"
 def create_key_file(path: Path) -> str:
     """Write a new private key to `path` (0600) and return its public key as base64.
 
-    The folder is made with 0700 if it does not exist. Raises FileExistsError when `path` exists, OSError when it can't be written.
+    The folder is made with 0700 if it does not exist. Raises FileExistsError when `path` exists, OSError when writing fails.
     """
-    from raptor_s3.wireguard.keys import generate_private_key, public_key
+    from raptor_s3.wireguard.keys import generate_private_key, key_to_base64, public_key
 
     private = generate_private_key(os.urandom)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,28 +36,31 @@ def create_key_file(path: Path) -> str:
     descriptor = os.open(path, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.b64encode(private) + b"\n")
+            file.write(key_to_base64(private).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()
         raise
-    return base64.b64encode(public_key(private)).decode()
+    return key_to_base64(public_key(private))
 
 
 def public_key_of(path: Path) -> str:
-    """The public key, as base64, of the private key in `path`. Raises ConfigError as `read_key_file` does."""
-    from raptor_s3.routing.config import read_key_file
-    from raptor_s3.wireguard.keys import public_key
+    """The public key, as base64, of the private key in `path`. Raises ValueError when the file is unusable or not private."""
+    from raptor_s3.routing.parsers import read_key_file
+    from raptor_s3.wireguard.keys import key_to_base64, public_key
 
-    return base64.b64encode(public_key(read_key_file(path))).decode()
+    return key_to_base64(public_key(read_key_file(path)))
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     path = Path(args.file).expanduser()
     if args.public:
-        public = public_key_of(path)
+        try:
+            public = public_key_of(path)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     else:
         try:
             public = create_key_file(path)
@@ -67,6 +69,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 f"{path} exists and stays as it is. Its public key: raptor keygen {args.file} --public. "
                 "A new key: name another file, or move this one away first"
             ) from None
+        except OSError as error:
+            raise UsageError(f"can't write {path}: {error.strerror}") from None
         output.note(f"Private key: {path} (only you can read it). Public key, for the gateway's operator:")
     output.result({"file": str(path), "public_key": public}, public)
     return EXIT_OK
@@ -76,8 +80,8 @@ VERB = Verb(
     name="keygen",
     summary="make this device's key pair",
     opening=(
-        "Makes a WireGuard key pair. The private key goes into FILE, readable by you alone; the public key is printed: give it to "
-        "whoever runs the gateway. An existing file is never overwritten."
+        "Makes a WireGuard key pair. The private key goes into FILE, readable by you alone; the public key is printed: "
+        "give it to whoever runs the gateway. An existing file is never overwritten."
     ),
     options=(
         Option(

@@ -1,0 +1,145 @@
+"""`--transport auto|raptor|https` on `aws s3 cp`, `mv` and `sync`.
+
+    auto     the settings decide, put by put; HTTPS takes over whatever the fast path can't carry or confirm
+    raptor   the fast path or an error: no HTTPS, and therefore no AWS credentials, for cp and mv
+    https    as if the plugin were not there
+    (none)   auto where a fast path is configured, else https
+
+The option goes in by subclassing whatever stands in the command table: a command's own ARG_TABLE is a list at class level, shared
+with everyone. It is read and deleted in `_run_main`, before the command makes its clients: clients copy the session's emitter.
+
+Invariant: without a configured fast path, and with `--transport https`, the command is exactly the AWS CLI's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from raptor_s3.awscli_plugin.commands import configuration_error, usage_error
+from raptor_s3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raptor_s3.routing.config import RaptorConfig
+
+_log = logging.getLogger(__name__)
+
+COMMANDS = ("cp", "mv", "sync")
+AUTO, RAPTOR, HTTPS = "auto", "raptor", "https"
+ARGUMENT = {
+    "name": "transport",
+    "choices": [AUTO, RAPTOR, HTTPS],
+    "help_text": (
+        "How uploads travel. ``auto``: small files over the fast path (RaptorQ over WireGuard), everything else, and whatever "
+        "the fast path can't confirm, over HTTPS. ``raptor``: the fast path or an error; cp and mv then need no AWS "
+        "credentials. ``https``: never the fast path. Default: ``auto`` if the profile has a ``raptor`` section, else ``https``. "
+        "See ``aws raptor configure``."
+    ),
+}
+
+
+def add_transport(command_table: dict[str, Any], session: Any) -> None:
+    """Replace cp, mv and sync by subclasses of themselves that know `--transport`."""
+    for name in COMMANDS:
+        command = command_table.get(name)
+        if command is not None:
+            command_table[name] = with_transport(type(command))(session)
+
+
+def with_transport(base: type[Any]) -> type[Any]:
+    """A subclass of an `aws s3` transfer command with the option."""
+
+    class TransportCommand(base):  # type: ignore[misc]
+        ARG_TABLE = [*base.ARG_TABLE, ARGUMENT]  # noqa: RUF012
+        _use_classic_client = False
+
+        def _run_main(self, parsed_args: Any, parsed_globals: Any) -> Any:
+            transport = parsed_args.transport
+            del parsed_args.transport  # what is left becomes the command's own parameters
+            if switch_on(self._session, self.NAME, transport, parsed_args, parsed_globals):
+                self._use_classic_client = transport is not None
+            return super()._run_main(parsed_args, parsed_globals)
+
+        def _get_runtime_config(self) -> Any:  # v2 asks this before it chooses between its two clients
+            runtime_config = super()._get_runtime_config()
+            if self._use_classic_client:  # the CRT client makes its own requests: no hook, no fast path
+                runtime_config["preferred_transfer_client"] = "classic"
+            return runtime_config
+
+    TransportCommand.__name__ = base.__name__
+    return TransportCommand
+
+
+def switch_on(session: Any, command: str, transport: str | None, parsed_args: Any, parsed_globals: Any) -> bool:
+    """Attach the fast path to the session's future clients if this command is to use it; whether it is.
+
+    Raises the CLI's own errors when `transport` was asked for and can't be had.
+    """
+    if transport == HTTPS:
+        return False
+    config = _load_config(session, transport)
+    if config is None:
+        return False
+    if transport == RAPTOR:
+        _be_strict(session, command, parsed_args, parsed_globals)
+    from raptor_s3.routing import hooks
+
+    hooks.attach(session.get_component("event_emitter"), config)
+    return True
+
+
+def _load_config(session: Any, transport: str | None) -> RaptorConfig | None:
+    from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.profile import DEFAULT_CONFIG_FILE, describe
+
+    shown = os.environ.get("AWS_CONFIG_FILE") or DEFAULT_CONFIG_FILE
+    source = describe(shown, session.get_config_variable("profile") or "default")
+    try:
+        config = RaptorConfig.load(
+            session.get_scoped_config(),
+            overrides={"transport": transport} if transport else None,
+            source=source,
+            services=session.full_config.get("services"),
+        )
+    except ConfigError as error:
+        if transport is None:  # nobody asked: the upload must not fail for it, and must not be quiet about it either
+            sys.stderr.write(f"raptor: {error}; uploading over HTTPS\n")
+            return None
+        raise configuration_error(f"{error}. To upload without the fast path: --transport https") from None
+    if not config.is_configured:
+        _log.debug("no fast path: %s has no raptor endpoint, or transport = https", source)
+        return None
+    return config
+
+
+def _be_strict(session: Any, command: str, parsed_args: Any, parsed_globals: Any) -> None:
+    paths = [path if isinstance(path, str) else os.fsdecode(path) for path in parsed_args.paths]
+    if paths[0].startswith("s3://") or not paths[-1].startswith("s3://"):
+        raise usage_error(
+            "--transport raptor carries uploads, from a local path to s3://: leave it out for downloads and for copies inside S3"
+        )
+    if command == "sync":
+        _need_credentials(session, parsed_globals)
+    else:
+        _do_without_credentials(session)
+
+
+def _need_credentials(session: Any, parsed_globals: Any) -> None:
+    if getattr(parsed_globals, "sign_request", True) and session.get_credentials() is None:
+        raise configuration_error(
+            "sync compares with what is in the bucket, and listing a bucket is an HTTPS request that needs AWS credentials; none "
+            "were found. To send everything without them: aws s3 cp --recursive --transport raptor"
+        )
+
+
+def _do_without_credentials(session: Any) -> None:
+    """No request of this command is to be signed, so look for no credentials, nor for a region, at a metadata service."""
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    unsigned = Config(signature_version=UNSIGNED)
+    present = session.get_default_client_config()
+    session.set_default_client_config(present.merge(unsigned) if present is not None else unsigned)
