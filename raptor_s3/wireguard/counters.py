@@ -35,7 +35,7 @@ class CounterRange:
     SessionExpired.
     """
 
-    __slots__ = ("_reserve", "_valid_until", "end", "next")
+    __slots__ = ("__weakref__", "_reserve", "_valid_until", "end", "next")
 
     def __init__(
         self,
@@ -60,7 +60,16 @@ class CounterRange:
         self.next = first + count
         return first
 
+    @property
+    def is_shared(self) -> bool:
+        """True if counters come from reservations, False if this range is the only one of its session."""
+        return self._reserve is not None
+
+    @property
+    def is_revoked(self) -> bool:
+        return self.next >= REJECT_AFTER_MESSAGES
+
     def revoke(self) -> None:
         """Give out nothing any more, e.g. in the child of a fork, whose parent goes on with the same range."""
-        self.end = self.next = 0
+        self.end = self.next = REJECT_AFTER_MESSAGES
         self._reserve = None

@@ -53,6 +53,7 @@ class Session:
     """Transport keys with one peer, made by a handshake. Not thread-safe."""
 
     __slots__ = (
+        "__weakref__",
         "_receive_key",
         "_send_key",
         "_window",
