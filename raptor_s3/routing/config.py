@@ -5,11 +5,12 @@
         endpoint = wg://gateway.example.com:51820
         threshold = 256KB
 
-`RaptorConfig` holds validated values under one attribute per setting and knows which of them were given, so that a program's few
-keywords can be laid over a profile. All of it is stdlib: boto3, the AWS CLI and the `raptor` command share `RaptorConfig.load`.
+`RaptorConfig` holds validated values under one attribute per setting and knows which of them were given, so that a
+program's few keywords can be laid over a profile. All of it is stdlib: boto3, the AWS CLI and the `raptor` command
+share `RaptorConfig.load`.
 
-Invariant: an instance is valid and immutable; what is unknown or malformed is a ConfigError naming file, profile and key. Private
-keys never reach repr.
+Invariant: an instance is valid and immutable; what is unknown or malformed is a ConfigError naming file, profile and
+key. Private keys never reach repr.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing import parsers
+from raptor_s3.wire.put_header import POLICY_GATED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 SECTION: Final = "raptor"
 ENVIRONMENT_PREFIX: Final = "RAPTOR_"
 DEFAULT_THRESHOLD: Final = 256 * 1024
-ALLOWANCES: Final = ("kms", "object-lock", "tagging")
 _KEYWORDS: Final = "keyword of RaptorConfig"
 
 
@@ -82,7 +83,7 @@ _SETTINGS: Final[dict[str, _Setting]] = {
     "transport": _Setting(parsers.one_of("auto", "raptor", "https")),
     "code": _Setting(parsers.one_of("rfc6330", "published")),
     "allow_plaintext": _Setting(parsers.parse_boolean),
-    "backend_allows": _Setting(parsers.list_of(*ALLOWANCES)),
+    "backend_allows": _Setting(parsers.list_of(*POLICY_GATED)),
     "s3_endpoint": _Setting(parsers.parse_http_url),
     "runtime_dir": _Setting(parsers.parse_path),
 }
@@ -120,7 +121,7 @@ class RaptorConfig:
     transport: str = "auto"  # raptor: never HTTPS for a PutObject; https: never the fast path
     code: str = "rfc6330"
     allow_plaintext: bool = False
-    backend_allows: tuple[str, ...] = ()  # of ALLOWANCES: parameters that the backend's policy is known to grant
+    backend_allows: tuple[str, ...] = ()  # parameters of POLICY_GATED that the receiver's policy grants
     s3_endpoint: str | None = None  # the S3 that the backend writes to, where it is not AWS
     runtime_dir: Path | None = None  # None: the user's own (raptor_s3.net)
     source: str = field(default="", compare=False)  # where the settings stand, for messages
@@ -142,8 +143,9 @@ class RaptorConfig:
     ) -> RaptorConfig:
         """A profile's settings (`scoped_config`: its keys, `raptor` nested), under the environment's, under `overrides`.
 
-        `source` names file and profile for error messages, e.g. `~/.aws/config [profile edge]`. `services` is the file's
-        `[services ...]` sections, where the profile's S3 endpoint may stand. Key files are read here. Raises ConfigError.
+        `source` names file and profile for error messages, e.g. `~/.aws/config [profile edge]`. `services` is the
+        file's `[services ...]` sections, where the profile's S3 endpoint may stand. Key files are read here. Raises
+        ConfigError.
         """
         environ = os.environ if environ is None else environ
         section = scoped_config.get(SECTION, {})

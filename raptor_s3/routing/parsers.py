@@ -1,9 +1,10 @@
 """Text to value, one function per kind of setting.
 
-A setting arrives as text (configuration file, environment) or as the Python value that a program passed as a keyword; each parser
-takes both and returns the normal form.
+A setting arrives as text (configuration file, environment) or as the Python value that a program passed as a keyword;
+each parser takes both and returns the normal form.
 
-Invariant: a parser returns a usable value or raises ValueError with a sentence that says what was expected and quotes no secret.
+Invariant: a parser returns a usable value or raises ValueError with a sentence that says what was expected and quotes
+no secret.
 """
 
 from __future__ import annotations
@@ -112,12 +113,14 @@ def parse_list(value: object) -> tuple[str, ...]:
 
 
 def list_of(*choices: str) -> Callable[[object], tuple[str, ...]]:
+    spelling = {choice.lower(): choice for choice in choices}
+
     def parse(value: object) -> tuple[str, ...]:
-        items = tuple(item.lower() for item in parse_list(value))
+        items = parse_list(value)
         for item in items:
-            if item not in choices:
+            if item.lower() not in spelling:
                 raise ValueError(f"expected any of {', '.join(choices)}, got {item!r}")
-        return items
+        return tuple(spelling[item.lower()] for item in items)
 
     return parse
 

@@ -1,0 +1,157 @@
+"""Circuit breaker: after a failure, the next puts to that endpoint don't wait for the same failure again.
+
+Closed: puts go. Open: puts are declined until `open_until`, twice as long after each further failure. When that time
+has come, one put tries (and holds the others back for as long as it may take); its success closes the breaker, its
+failure opens it for longer.
+
+The state is shared by all processes of a user through a `Store`; each process looks again at most once a second, so a
+put costs no system call.
+
+Invariant: a store that fails or holds nonsense means a breaker of this process alone, never an exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from raptor_s3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+logger = logging.getLogger("raptor_s3.breaker")
+
+FIRST_COOLDOWN_S: Final = 10.0
+LONGEST_COOLDOWN_S: Final = 600.0
+_REFRESH_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerState:
+    """`failures` in a row; `open_until` in unix time, since processes share it."""
+
+    failures: int = 0
+    open_until: float = 0.0
+    reason: str = ""
+
+    def is_open(self, now: float) -> bool:
+        # A clock that was set back must not keep the endpoint closed off for years.
+        return now < self.open_until <= now + LONGEST_COOLDOWN_S + 60
+
+
+CLOSED: Final = BreakerState()
+
+
+class Store(Protocol):
+    """Where the state of one endpoint is kept."""
+
+    def load(self) -> Mapping[str, Any]: ...
+
+    def update(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Replace the stored mapping by `change` of it."""
+
+
+class Breaker:
+    """One endpoint's breaker. Thread-safe."""
+
+    def __init__(self, store: Store | None, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state = CLOSED
+        self._looked_at = -_REFRESH_S
+        self._opened_at = 0.0
+
+    @property
+    def state(self) -> BreakerState:
+        self._refresh(self._clock())
+        return self._state
+
+    def admit(self, probe_s: float) -> str:
+        """Empty when a put may try now, else why not.
+
+        The put that an expired breaker lets through keeps others out for `probe_s` seconds.
+        """
+        now = self._clock()
+        if now - self._looked_at >= _REFRESH_S:
+            self._refresh(now)
+        state = self._state
+        if state.failures == 0:
+            return ""
+        with self._lock:
+            state = self._state
+            if state.is_open(now):
+                return f"circuit breaker open for {state.open_until - now:.0f} s more: {state.reason}"
+            claimed = False
+
+            def claim(stored: BreakerState) -> BreakerState:
+                nonlocal claimed
+                if stored.is_open(now):
+                    return stored
+                claimed = True
+                return BreakerState(stored.failures, now + probe_s, f"a put is trying again after: {stored.reason}")
+
+            self._change(claim)
+            return "" if claimed else f"circuit breaker: {self._state.reason}"
+
+    def failed(self, reason: str, started_at: float) -> None:
+        """A put that began at `started_at` (unix time) failed. One that was under way at the last failure doesn't count."""
+        now = self._clock()
+
+        def open_again(stored: BreakerState) -> BreakerState:
+            failures = stored.failures + 1
+            cooldown = min(FIRST_COOLDOWN_S * 2 ** (failures - 1), LONGEST_COOLDOWN_S)
+            return BreakerState(failures, now + cooldown, reason)
+
+        with self._lock:
+            if self._state.failures and started_at < self._opened_at:
+                return
+            self._opened_at = now
+            self._change(open_again)
+        logger.warning("fast path off for %.0f s: %s", self._state.open_until - now, reason)
+
+    def succeeded(self) -> None:
+        if self._state.failures == 0:
+            return
+        with self._lock:
+            self._change(lambda stored: CLOSED)
+        logger.info("fast path on again")
+
+    def _refresh(self, now: float) -> None:
+        self._looked_at = now
+        if self._store is not None:
+            try:
+                self._state = _parse(self._store.load())
+            except (OSError, ConfigError) as error:
+                logger.debug("breaker state: %s", error)
+
+    def _change(self, change: Callable[[BreakerState], BreakerState]) -> None:
+        if self._store is None:
+            self._state = change(self._state)
+            return
+
+        def apply(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+            self._state = change(_parse(stored))
+            return asdict(self._state)
+
+        try:
+            self._store.update(apply)
+        except (OSError, ConfigError) as error:
+            logger.debug("breaker state: %s", error)
+            self._state = change(self._state)
+
+    def after_fork(self) -> None:
+        """In the child: the lock may have been held by a thread that is not here."""
+        self._lock = threading.Lock()
+
+
+def _parse(stored: Mapping[str, Any]) -> BreakerState:
+    try:
+        failures, until = int(stored.get("failures", 0)), float(stored.get("open_until", 0.0))
+        return BreakerState(max(failures, 0), until, str(stored.get("reason", "")))
+    except (AttributeError, TypeError, ValueError):
+        return CLOSED

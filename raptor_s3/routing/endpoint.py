@@ -1,0 +1,120 @@
+"""What all clients of a process share per endpoint: the engine, the breaker, and the journal of the runtime directory.
+
+Invariant: a runtime directory that can't be used costs the memory between processes, never a put; one that others can
+read is a ConfigError (raptor_s3.net.runtime_dir).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from raptor_s3.net import runtime_dir
+from raptor_s3.net.session_store import SessionStore, endpoint_id
+from raptor_s3.routing.breaker import Breaker
+from raptor_s3.routing.fast_path import FastPath
+from raptor_s3.routing.journal import Journal
+from raptor_s3.wireguard.keys import public_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.fast_path import PutEngine
+
+logger = logging.getLogger("raptor_s3.routing")
+
+_BREAKER: Final = "breaker"  # its place in the endpoint's learned record
+_lock = threading.Lock()
+_breakers: dict[tuple[str, str | None], Breaker] = {}
+_journals: dict[Path, Journal] = {}
+
+
+def directory_for(config: RaptorConfig) -> Path | None:
+    """The runtime directory, made if need be; None when there can't be one. Raises ConfigError when others can read it."""
+    if not config.is_configured:
+        return None
+    directory = str(config.runtime_dir) if config.runtime_dir else runtime_dir.default_runtime_dir()
+    if directory is None:
+        return None
+    try:
+        runtime_dir.prepare_runtime_dir(directory)
+    except OSError as error:
+        logger.info("no runtime directory %s: %s", directory, error)
+        return None
+    return Path(directory)
+
+
+def journal_for(config: RaptorConfig) -> Journal | None:
+    directory = directory_for(config)
+    if directory is None:
+        return None
+    with _lock:
+        return _journals.setdefault(directory, Journal(directory))
+
+
+def breaker_for(config: RaptorConfig) -> Breaker:
+    """The breaker of the settings' endpoint, shared within the process and, by its learned record, among a user's processes."""
+    directory = directory_for(config)
+    if config.endpoint is None:
+        return Breaker(None)
+    record = LearnedRecord(config, directory)
+    with _lock:
+        return _breakers.setdefault((record.endpoint, record.directory), Breaker(record))
+
+
+def fast_path_for(config: RaptorConfig) -> FastPath:
+    """Everything real behind a client's puts. The engine is made at the first of them. Raises ConfigError."""
+    return FastPath(config, _engine_factory(config), breaker_for(config))
+
+
+class LearnedRecord:
+    """What the processes of a user have learned about an endpoint (raptor_s3.net.session_store); a breaker's Store."""
+
+    def __init__(self, config: RaptorConfig, directory: Path | None) -> None:
+        parts = urlsplit(config.endpoint or "")
+        client = public_key(config.client_key) if config.client_key else b"\0" * 32
+        self.endpoint = endpoint_id(parts.hostname or "", parts.port or 0, config.server_key or b"\0" * 32, client)
+        self.directory = None if directory is None else str(directory)
+        self._store = SessionStore(self.directory)
+
+    def learned(self) -> Mapping[str, Any]:
+        """All of it. Raises ConfigError when others can read or write the file."""
+        return self._store.load_learned(self.endpoint)
+
+    def load(self) -> Mapping[str, Any]:
+        state = self.learned().get(_BREAKER)
+        return state if isinstance(state, dict) else {}
+
+    def update(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        # Two processes that do this at once may both let a put try again: harmless.
+        self._store.update_learned(self.endpoint, {_BREAKER: dict(change(self.load()))})
+
+
+def _engine_factory(config: RaptorConfig) -> Callable[[], PutEngine]:
+    engine: PutEngine | None = None
+
+    def get() -> PutEngine:
+        nonlocal engine
+        if engine is None:
+            from raptor_s3.net.engine import Engine
+
+            engine = Engine.for_endpoint(config.endpoint_settings())
+        return engine
+
+    return get
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for breaker in _breakers.values():
+        breaker.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,213 @@
+"""One put, from its facts to what became of it: policy, body, checksum, engine, breaker. Knows nothing of botocore.
+
+    Declined   HTTPS is to carry it, with `body`; `after_failure` when the fast path was tried, or is known to be down
+    Refused    S3 said no: its own code, message and status
+    Carried    the object is in S3 (as far as the `confirm` setting asks for)
+
+Invariant: a Declined put is not and will not be written by the fast path, and its `body` reads as if nobody had touched
+it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from raptor_s3.errors import HandshakeTimeout, RaptorError, TransferRejected
+from raptor_s3.routing import policy
+from raptor_s3.routing.body import Body
+from raptor_s3.routing.checksums import add_checksum
+from raptor_s3.routing.parameters import Unsupported, put_fields
+from raptor_s3.routing.policy import LinkEstimate, RequestFacts, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from raptor_s3.routing.breaker import Breaker
+    from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.journal import PutRecord
+
+logger = logging.getLogger("raptor_s3.routing")
+
+_REFUSAL_MEMORY_S: Final = 60.0
+_REMEMBERED: Final = 1024
+# Said by the receiver about itself, not by S3 about the object: HTTPS has its own credentials and its own luck.
+_RECEIVER_PREFIXES: Final = ("gateway:", "backend:")
+_RECEIVERS_OWN: Final = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "SlowDown"}
+)
+
+
+class PutOutcome(Protocol):
+    """What the engine returns (raptor_s3.net.engine.PutOutcome), as far as it is used here."""
+
+    @property
+    def fields(self) -> Mapping[str, Any]: ...
+
+    @property
+    def stats(self) -> Any: ...
+
+
+class PutEngine(Protocol):
+    """The engine (raptor_s3.net.engine.Engine), as far as it is used here."""
+
+    def put(self, fields: Mapping[str, Any], body: bytes, *, timeout_s: float, confirm: str) -> PutOutcome: ...
+
+
+class PutRequest(NamedTuple):
+    """A PutObject request as it is about to be sent over HTTPS."""
+
+    bucket: str
+    key: str
+    base_url: str  # without the key
+    headers: Mapping[str, Any]
+    auth_type: str
+    signing_name: str
+    checksum_algorithm: str | None
+    foreign_handler: str
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    reason: str
+    body: Any
+    after_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    code: str
+    message: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    fields: Mapping[str, Any]
+
+
+Result = Declined | Refused | Carried
+
+
+class FastPath:
+    """Carries puts by one client's settings. Thread-safe."""
+
+    def __init__(
+        self,
+        config: RaptorConfig,
+        engine: Callable[[], PutEngine],
+        breaker: Breaker,
+        link: Callable[[], LinkEstimate | None] = lambda: None,
+    ) -> None:
+        self.config = config
+        self._engine = engine
+        self._breaker = breaker
+        self._link = link
+        self._bucket_reasons: dict[tuple[str, str], str] = {}
+        self._refusals: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def put(self, request: PutRequest, record: PutRecord) -> Result:
+        """Carry one put, or say why not; `record` learns size and costs. Exceptions of the body's own read pass through."""
+        config = self.config
+        reason = policy.endpoint_reason(config) or self._bucket_reason(request)
+        if reason:
+            return Declined(reason, request.body)
+        try:
+            body = Body(request.body)
+        except Unsupported as unsupported:
+            return Declined(str(unsupported), request.body)
+        record.size_bytes = body.size_bytes
+        link = self._link() if config.threshold_bytes is None else None
+        decision = policy.decide(
+            RequestFacts(request.key, request.auth_type, request.signing_name, body.size_bytes, request.foreign_handler),
+            config,
+            link,
+        )
+        if decision.route is Route.HTTPS:
+            return Declined(decision.reason, request.body)
+        try:
+            fields = put_fields(request.headers, request.bucket, request.key, config.backend_allows)
+            length = fields.pop("ContentLength", None)
+            if length is not None and length != body.size_bytes:
+                raise Unsupported(f"ContentLength {length} is not the body's length")
+            reason = self._refusal(request)
+            if reason:
+                return Declined(reason, request.body)
+            if config.transport != "raptor":  # who insists on the fast path wants it tried
+                reason = self._breaker.admit(config.timeout_s)
+                if reason:
+                    return Declined(reason, request.body, after_failure=True)
+            data = body.read(policy.body_limit(config, link))
+            record.size_bytes = len(data)
+            add_checksum(fields, request.checksum_algorithm, data)
+        except Unsupported as unsupported:
+            return Declined(str(unsupported), body.put_back())
+        return self._send(request, record, fields, data, body)
+
+    def _send(self, request: PutRequest, record: PutRecord, fields: dict[str, Any], data: bytes, body: Body) -> Result:
+        config = self.config
+        started_at = time.time()
+        try:
+            outcome = self._engine().put(fields, data, timeout_s=config.timeout_s, confirm=config.confirm)
+        except TransferRejected as rejection:
+            self._breaker.succeeded()  # it is alive and talks
+            if not _is_receivers_own(rejection):
+                return Refused(rejection.code, rejection.message, rejection.status)
+            if rejection.status == 403:
+                self._remember_refusal(request, str(rejection))
+            return Declined(f"refused: {rejection}", body.put_back(), after_failure=True)
+        except RaptorError as error:
+            kind = "no handshake" if isinstance(error, HandshakeTimeout) else type(error).__name__
+            self._breaker.failed(f"{kind}: {error}", started_at)
+            return Declined(f"fast path failed: {kind}: {error}", body.put_back(), after_failure=True)
+        except Exception as error:  # a bug here, or a socket's OSError, must not cost the caller a put that HTTPS can carry
+            logger.exception("fast path failed")
+            self._breaker.failed(f"{type(error).__name__}: {error}", started_at)
+            return Declined(f"fast path failed: {type(error).__name__}: {error}", body.put_back(), after_failure=True)
+        self._breaker.succeeded()
+        _note_costs(record, outcome.stats)
+        return Carried(outcome.fields)
+
+    def _bucket_reason(self, request: PutRequest) -> str:
+        known = (request.bucket, request.base_url)
+        reason = self._bucket_reasons.get(known)
+        if reason is None:
+            if len(self._bucket_reasons) >= _REMEMBERED:
+                self._bucket_reasons.clear()
+            reason = self._bucket_reasons[known] = policy.bucket_reason(request.bucket, request.base_url, self.config)
+        return reason
+
+    def _refusal(self, request: PutRequest) -> str:
+        """What the receiver's policy lately said about this place, so that each further put doesn't travel twice."""
+        if not self._refusals or self.config.transport == "raptor":
+            return ""
+        expires_at, reason = self._refusals.get(_place(request), (0.0, ""))
+        return f"lately refused: {reason}" if time.monotonic() < expires_at else ""
+
+    def _remember_refusal(self, request: PutRequest, reason: str) -> None:
+        if len(self._refusals) >= _REMEMBERED:
+            self._refusals.clear()
+        self._refusals[_place(request)] = (time.monotonic() + _REFUSAL_MEMORY_S, reason)
+
+
+def _place(request: PutRequest) -> tuple[str, str]:
+    return request.bucket, request.key.rpartition("/")[0]
+
+
+def _is_receivers_own(rejection: TransferRejected) -> bool:
+    return (
+        rejection.status >= 500
+        or rejection.status == 429
+        or rejection.code in _RECEIVERS_OWN
+        or rejection.message.startswith(_RECEIVER_PREFIXES)
+    )
+
+
+def _note_costs(record: PutRecord, stats: Any) -> None:
+    record.datagrams = stats.datagrams_sent
+    record.lost = stats.lost_estimate or 0
+    record.rtt_s = stats.rtt_s
+    record.handshake = stats.handshake

@@ -1,0 +1,287 @@
+"""The one place where raptor-s3 touches botocore: handlers on a client's events.
+
+`attach` registers them on a client, or on a session's event emitter before clients copy it. botocore itself is never
+imported, because inside the AWS CLI it is a vendored copy: all that is needed hangs on the arguments of the events.
+
+    before-call  registered last at the root of the event tree, so that it runs after everybody else's handler and after
+                 Stubber: takes the put, or lets the very same request go on to HTTPS
+    after-call   says in ResponseMetadata which way it went, and writes the journal
+
+Invariant: whatever happens on the fast path, the request that goes on to HTTPS is the one that would have gone without
+it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from raptor_s3.errors import ConfigError
+from raptor_s3.routing import response
+from raptor_s3.routing.fast_path import Carried, Declined, FastPath, PutRequest, Refused
+from raptor_s3.routing.journal import PutRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.journal import Journal
+
+logger = logging.getLogger("raptor_s3.routing")
+
+_ID: Final = "raptor-s3"
+_CONTEXT_KEY: Final = "raptor_s3"
+_PUT: Final = ".s3.PutObject"
+_BEFORE_CALL: Final = f"before-call{_PUT}"
+_MULTIPART: Final = frozenset({"before-call.s3.CreateMultipartUpload", "before-call.s3.UploadPart"})
+# What happens to an HTTPS request after before-call. Whoever listens there must get to see it.
+_WATCHED: Final = tuple(
+    event + _PUT
+    for event in (
+        "request-created",
+        "choose-signer",
+        "before-sign",
+        "before-send",
+        "response-received",
+        "needs-retry",
+        "before-parse",
+    )
+)
+_HOME: Final = frozenset({"awscli", "boto3", "botocore", "raptor_s3", "s3transfer"})
+_VERDICT: Final = "raptor-s3.foreign-handler"
+
+
+class _Call:
+    """One PutObject call between before-call and after-call."""
+
+    __slots__ = ("began", "record")
+
+    def __init__(self, source: str) -> None:
+        self.record = PutRecord(time.time(), source=source)
+        self.began = time.perf_counter()
+
+
+class Attachment:
+    """The fast path on one client or emitter. Thread-safe; survives fork."""
+
+    def __init__(
+        self,
+        emitter: Any,
+        config: RaptorConfig | Callable[[], RaptorConfig],
+        source: str,
+        make_fast_path: Callable[[RaptorConfig], FastPath],
+        make_journal: Callable[[RaptorConfig], Journal | None],
+    ) -> None:
+        self.is_active = True
+        self._emitter = emitter
+        self._given_config = config
+        self._source = source
+        self._make_fast_path = make_fast_path
+        self._make_journal = make_journal
+        self._fast_path: FastPath | None = None
+        self._journal: Journal | None = None
+
+    @property
+    def fast_path(self) -> FastPath:
+        """Made at the first put. Raises ConfigError."""
+        if self._fast_path is None:
+            with _registration:
+                if self._fast_path is None:
+                    config = self._given_config() if callable(self._given_config) else self._given_config
+                    self._journal = self._make_journal(config)
+                    self._fast_path = self._make_fast_path(config)
+        return self._fast_path
+
+    @property
+    def config(self) -> RaptorConfig:
+        """The settings in force. Raises ConfigError."""
+        return self.fast_path.config
+
+    def detach(self) -> None:
+        """Take the fast path off again, also from clients that have copied the emitter since."""
+        self.is_active = False
+        with _registration:
+            for event, handler in self._handlers():
+                self._emitter.unregister(event, handler, unique_id=f"{_ID}.{event}")
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def _register(self) -> None:
+        with _registration:
+            for event, handler in self._handlers():
+                self._emitter.unregister(event, unique_id=f"{_ID}.{event}")  # the latest attachment holds
+                self._emitter.register_last(event, handler, unique_id=f"{_ID}.{event}")
+
+    def _handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
+        return (
+            ("before-call", self._before_call),
+            ("after-call", self._after_call),
+            ("after-call-error", self._after_call_error),
+        )
+
+    def _before_call(self, event_name: str, **event: Any) -> response.EventResponse | None:
+        if event_name == _BEFORE_CALL:
+            return self._put(event["params"], event["context"], event.get("request_signer")) if self.is_active else None
+        if event_name in _MULTIPART and self.is_active and self.config.transport == "raptor":
+            return _refuse("a multipart upload (see multipart_threshold) can't take the fast path", 400, event["params"]["url"])
+        return None
+
+    def _put(self, params: dict[str, Any], context: dict[str, Any], signer: Any) -> response.EventResponse | None:
+        call = _Call(self._source)
+        record = call.record
+        context[_CONTEXT_KEY] = call
+        url = params["url"]
+        try:
+            fast_path = self.fast_path
+        except ConfigError as error:
+            record.route, record.reason = "https", str(error)
+            logger.error("%s", error)
+            return None
+        request = read_request(params, context, getattr(signer, "_event_emitter", None))
+        if isinstance(request, str):
+            result: Any = Declined(request, params["body"])
+        else:
+            record.bucket, record.key = request.bucket, request.key
+            result = fast_path.put(request, record)
+        if isinstance(result, Carried):
+            record.route = "raptor"
+            return response.success(result.fields, url)
+        if isinstance(result, Refused):
+            record.route = "raptor"
+            return response.failure(result.code, result.message, result.status, url)
+        config = fast_path.config
+        record.reason = result.reason
+        if config.transport == "raptor" or (result.after_failure and config.on_failure == "raise"):
+            record.route = "raptor"
+            return _refuse(result.reason, 503 if result.after_failure else 400, url)
+        record.route = "https"
+        params["body"] = result.body
+        return None
+
+    def _after_call(self, event_name: str, context: dict[str, Any], parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
+        call = context.pop(_CONTEXT_KEY, None) if event_name.endswith(_PUT) else None
+        if call is None:
+            return
+        record: PutRecord = call.record
+        record.status = getattr(http_response, "status_code", 0)
+        record.etag = parsed.get("ETag", "")
+        if record.status >= 300:
+            record.error = parsed.get("Error", {}).get("Code", "")
+        self._finish(call)
+        parsed.setdefault("ResponseMetadata", {})[response.METADATA_KEY] = response.metadata(record)
+
+    def _after_call_error(self, event_name: str, context: dict[str, Any], exception: BaseException, **_: Any) -> None:
+        call = context.pop(_CONTEXT_KEY, None) if event_name.endswith(_PUT) else None
+        if call is not None:
+            call.record.error = type(exception).__name__
+            self._finish(call)
+
+    def _finish(self, call: _Call) -> None:
+        record = call.record
+        record.elapsed_s = time.perf_counter() - call.began
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("s3://%s/%s %s %s", record.bucket, record.key, record.route, record.reason or record.etag)
+        if self._journal is not None:
+            self._journal.record(record)
+
+
+def attach(
+    target: Any,
+    config: RaptorConfig | Callable[[], RaptorConfig],
+    *,
+    source: str = "boto3",
+    make_fast_path: Callable[[RaptorConfig], FastPath] | None = None,
+    make_journal: Callable[[RaptorConfig], Journal | None] | None = None,
+) -> Attachment:
+    """Put the fast path on an S3 client, or on the event emitter of a session for the clients it will make.
+
+    `config` may be a function, asked at the first put. Attaching again replaces what was attached before. `source`
+    names the face in the journal. The other two stand in for the real ones in tests.
+    """
+    emitter = target.meta.events if hasattr(target, "meta") else target
+    attachment = Attachment(emitter, config, source, make_fast_path or _real_fast_path, make_journal or _real_journal)
+    attachment._register()
+    return attachment
+
+
+def read_request(params: dict[str, Any], context: dict[str, Any], emitter: Any) -> PutRequest | str:
+    """The request as botocore has it at before-call, or why it can't be understood."""
+    path: str = params["url_path"]
+    url: str = params["url"]
+    named = context.get("input_params") or (context.get("s3_redirect") or {}).get("params") or {}
+    bucket, key = named.get("Bucket"), named.get("Key")
+    if not isinstance(bucket, str) or not isinstance(key, str):
+        return "this botocore does not say which bucket and key are meant"
+    if not url.endswith(path) or unquote(path[1:]) != key or params.get("query_string") or params["method"] != "PUT":
+        return "a handler has changed the request's URL"
+    signing = context.get("signing") or {}
+    algorithm = (context.get("checksum") or {}).get("request_algorithm") or {}
+    return PutRequest(
+        bucket=bucket,
+        key=key,
+        base_url=url[: len(url) - len(path)],
+        headers=params["headers"],
+        auth_type=str(context.get("auth_type")),
+        signing_name=str(signing.get("signing_name", "s3")),
+        checksum_algorithm=algorithm.get("algorithm") if isinstance(algorithm, dict) else str(algorithm),
+        foreign_handler=foreign_handler(emitter),
+        body=params["body"],
+    )
+
+
+def foreign_handler(emitter: Any) -> str:
+    """Somebody's own handler that wants to see the HTTPS request; empty when there is none.
+
+    The answer is kept in the emitter's own lookup cache, which botocore replaces whenever a handler comes or goes.
+    """
+    moto = sys.modules.get("moto.core.models")
+    if moto is not None and getattr(getattr(moto, "botocore_stubber", None), "enabled", False):
+        return "moto"
+    tree = getattr(emitter, "_emitter", emitter)
+    cache = getattr(tree, "_lookup_cache", None)
+    handlers = getattr(tree, "_handlers", None)
+    if cache is None or handlers is None:
+        return "an event system unknown here"
+    verdict: str | None = cache.get(_VERDICT)
+    if verdict is None:
+        names = [_foreign_name(handler) for event in _WATCHED for handler in handlers.prefix_search(event)]
+        verdict = cache[_VERDICT] = next((name for name in names if name), "")
+    return verdict
+
+
+def _foreign_name(handler: Any) -> str:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function = getattr(handler, "__func__", handler)
+    module = getattr(function, "__module__", None) or type(handler).__module__
+    if module.partition(".")[0] in _HOME or type(handler).__module__.startswith("moto.core"):
+        return ""
+    return f"handler {module}.{getattr(function, '__qualname__', type(handler).__qualname__)}"
+
+
+def _refuse(reason: str, status: int, url: str) -> response.EventResponse:
+    return response.failure("RaptorUnavailable", reason, status, url)
+
+
+def _real_fast_path(config: RaptorConfig) -> FastPath:
+    from raptor_s3.routing.endpoint import fast_path_for
+
+    return fast_path_for(config)
+
+
+def _real_journal(config: RaptorConfig) -> Journal | None:
+    from raptor_s3.routing.endpoint import journal_for
+
+    return journal_for(config)
+
+
+_registration: Final = threading.RLock()
