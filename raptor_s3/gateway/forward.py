@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.batching import Batcher, Envelope, message_bytes
 from raptor_s3.gateway.workers import Completions, WorkerPool
+from raptor_s3.wire.datagram import parse_datagram
 from raptor_s3.wire.gateway_message import (
     GatewayMessage,
     OutboundPacket,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from raptor_s3.gateway.stats import Stats
-    from raptor_s3.wire.datagram import Datagram
 
 _log = logging.getLogger(__name__)
 
@@ -149,8 +149,14 @@ class Forwarder:
         self._latest: collections.OrderedDict[str, Any] = collections.OrderedDict()
         self._next_tag = random.getrandbits(48)
 
-    def add(self, origin: Any, source: tuple[str, int], peer_key: bytes, data: bytes, datagram: Datagram, now: float) -> None:
-        """One authentic datagram; `datagram` is what `data` parses to."""
+    def receive(self, origin: Any, source: tuple[str, int], peer_key: bytes, data: bytes, now: float) -> None:
+        """One authentic datagram of `peer_key`."""
+        try:
+            datagram = parse_datagram(data)
+        except MalformedPacket:
+            self._stats.dropped_malformed += 1
+            return
+        self._stats.data += 1
         encoded_key = base64.b64encode(peer_key).decode()
         remote = Remote(source[0], source[1], encoded_key)
         self._remember(remote, origin)
@@ -179,9 +185,16 @@ class Forwarder:
         self._stats.replies += 1
         self._send(origin, packet.data)
 
+    def count_unroutable(self) -> None:
+        """A packet of the reply topic that is for nobody here."""
+        self._stats.dropped_unroutable += 1
+
     @property
     def load(self) -> int:
         return self._in_flight + (1 if self._batcher.waiting_bytes else 0)
+
+    def handle_timer(self, now: float) -> None:
+        self.flush(now)
 
     def drain(self, now: float) -> None:
         """Everything that waits is due now."""

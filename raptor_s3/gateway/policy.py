@@ -17,8 +17,6 @@ mistake is refused as a whole.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import fnmatch
 import json
 import os
@@ -30,11 +28,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.wire.put_header import POLICY_GATED
+from raptor_s3.wireguard.keys import key_from_base64, key_to_base64
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEY_BYTES: Final = 32
 PLAINTEXT_PEER: Final = b""
 """The peer key of everything that arrives over udp://."""
 
@@ -176,14 +174,10 @@ class _Reader:
         return value
 
     def key(self, value: object, where: str) -> bytes:
-        text = self.text(value, where).strip()
         try:
-            key = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != KEY_BYTES:
+            return key_from_base64(self.text(value, where))
+        except ValueError:
             self.refuse(where, "is not a WireGuard key: 32 octets in base64")
-        return key
 
     def peer(self, value: object, where: str) -> Peer:
         fields = self.mapping(value, where, {"name", "public_key", "preshared_key", "allow", "legacy"})
@@ -192,7 +186,7 @@ class _Reader:
         public_key = self.key(fields["public_key"], f"{where}.public_key")
         preshared = fields.get("preshared_key")
         return Peer(
-            name=self.text(fields.get("name", base64.b64encode(public_key).decode()), f"{where}.name"),
+            name=self.text(fields.get("name", key_to_base64(public_key)), f"{where}.name"),
             public_key=public_key,
             preshared_key=None if preshared is None else self.key(preshared, f"{where}.preshared_key"),
             rules=self.rules(fields.get("allow", []), f"{where}.allow"),

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WAIT_S: Final = 20
 MESSAGES: Final = 10
 MAX_BACKOFF_S: Final = 10.0
 
 
 class ReplyQueue:
     """Polls in threads of its own; `deliver` is called in the loop's thread, `count_dropped` there too."""
+
+    WAIT_S: Final = 20
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class ReplyQueue:
     def _receive(self) -> None:
         response = self._client.receive_message(
             QueueUrl=self._queue_url,
-            WaitTimeSeconds=WAIT_S,
+            WaitTimeSeconds=self.WAIT_S,
             MaxNumberOfMessages=MESSAGES,
             MessageAttributeNames=["EgressRegion"],
         )

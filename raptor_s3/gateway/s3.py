@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import random
 import threading
 import time
@@ -43,8 +42,6 @@ _log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 2.0
-CONNECT_TIMEOUT_S: Final = 3
-READ_TIMEOUT_S: Final = 10
 CLOCK_SLACK_S: Final = 2.0
 """LastModified has whole seconds, and S3's hosts have a clock each."""
 
@@ -61,35 +58,6 @@ _HEAD_FIELDS: Final = (
     "ChecksumSHA256", "ChecksumType", "ServerSideEncryption", "SSEKMSKeyId", "BucketKeyEnabled",
 )  # fmt: skip
 """PutObject's response fields that HeadObject knows too."""
-
-
-def make_client(service: str, *, region: str | None, endpoint_url: str | None, connections: int, read_timeout_s: int) -> Any:
-    """A boto3 client without retries of its own, and without raptor-s3's plugin, which would send its puts back to us."""
-    import boto3  # half a second of CPU that --help need not pay
-    from botocore.config import Config
-
-    disable_plugin()
-    config = Config(
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        max_pool_connections=connections,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=read_timeout_s,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        tcp_keepalive=True,
-    )
-    return boto3.session.Session().client(service, region_name=region, endpoint_url=endpoint_url, config=config)
-
-
-def disable_plugin() -> None:
-    """Take raptor-s3 out of BOTOCORE_EXPERIMENTAL__PLUGINS for this process."""
-    name = "BOTOCORE_EXPERIMENTAL__PLUGINS"
-    plugins = [plugin for plugin in os.environ.get(name, "").split(",") if plugin]
-    others = [plugin for plugin in plugins if not plugin.partition("=")[2].strip().startswith("raptor_s3")]
-    if others:
-        os.environ[name] = ",".join(others)
-    else:
-        os.environ.pop(name, None)
 
 
 class S3Sink:
@@ -186,7 +154,7 @@ class _Put:
                 self._may_have_written |= _may_have_written(error)
                 _log.info("put to s3://%s: %s", parameters["Bucket"], last.fields["Code"])
             else:
-                return Outcome(StateType.COMPLETE, {k: v for k, v in response.items() if k != "ResponseMetadata"})
+                return Outcome(StateType.COMPLETE, _response_fields(response))
             wait_s = backoff_s * random.uniform(0.5, 1.0)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
             self.cancelled.wait(min(wait_s, max(0.0, self._write.deadline - self._clock())))
@@ -221,6 +189,12 @@ def _parameters_for_s3(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if algorithm != "CRC32" or _OTHER_CHECKSUMS & chosen.keys():
         chosen.pop("ChecksumCRC32", None)
     return chosen
+
+
+def _response_fields(response: dict[str, Any]) -> dict[str, Any]:
+    """PutObject's response fields, and what S3's support asks for."""
+    metadata = response.pop("ResponseMetadata")
+    return response | {name: metadata[name] for name in ("RequestId", "HostId") if metadata.get(name)}
 
 
 def _failure(error: ClientError | BotoCoreError) -> Outcome:

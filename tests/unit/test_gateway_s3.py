@@ -13,7 +13,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from raptor_s3.gateway.s3 import S3Sink, disable_plugin
+from raptor_s3.gateway.aws import disable_plugin
+from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.gateway.sink import ObjectWrite
 from raptor_s3.gateway.workers import Completions
 from raptor_s3.wire.put_header import crc32_field

@@ -1,0 +1,152 @@
+"""A gateway from its Settings: endpoints, WireGuard, and direct or forward mode behind them.
+
+Invariant: a Gateway that exists is bound and can be run; whatever stands in the way is a ConfigError.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError
+
+from raptor_s3.errors import ConfigError
+from raptor_s3.gateway.aws import make_client
+from raptor_s3.gateway.direct import DirectReceiver
+from raptor_s3.gateway.endpoint import Endpoint
+from raptor_s3.gateway.forward import Forwarder, LambdaDestination, SqsDestination
+from raptor_s3.gateway.null import NullSink
+from raptor_s3.gateway.policy import Peers, load_peers
+from raptor_s3.gateway.replies import ReplyQueue
+from raptor_s3.gateway.s3 import S3Sink
+from raptor_s3.gateway.server import Server
+from raptor_s3.gateway.stats import Stats
+from raptor_s3.transfer.incoming import Collector
+from raptor_s3.wireguard.keys import key_to_base64
+from raptor_s3.wireguard.listener import Listener, PeerConfig
+
+if TYPE_CHECKING:
+    from raptor_s3.gateway.settings import Settings
+    from raptor_s3.gateway.sink import Sink
+
+_log = logging.getLogger(__name__)
+
+AWS_READ_TIMEOUT_S: Final = 10
+LAMBDA_READ_TIMEOUT_S: Final = 60
+MAX_WAITING_WRITES: Final = 4096
+
+
+class Gateway:
+    """The parts of one gateway. `server.run()` serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._peers = load_peers(settings.peers_file) if settings.peers_file else Peers({})
+        self._direct: DirectReceiver | None = None
+        self.stats = Stats()
+        self.listener: Listener | None = None
+        if settings.private_key is not None:
+            self.listener = Listener(settings.private_key, _peer_configs(self._peers), random=os.urandom)
+        self.endpoints = [
+            Endpoint(entry.host, entry.port, is_plaintext=entry.is_plaintext, stats=self.stats) for entry in settings.listen
+        ]
+        self.server = Server(self.endpoints, self.listener, self.stats, stats_interval_s=settings.stats_interval_s)
+        if settings.sink:
+            self._write_to(settings)
+        else:
+            self._forward_to(settings)
+
+    def reload_peers(self) -> None:
+        """Read the peers file again; with a mistake in it, the peers stay as they are."""
+        if self._settings.peers_file is None:
+            return
+        try:
+            self._peers = load_peers(self._settings.peers_file)
+        except ConfigError as error:
+            _log.error("peers not reloaded: %s", error)
+            return
+        if self.listener is not None:
+            self.listener.set_peers(_peer_configs(self._peers))
+        if self._direct is not None:
+            self._direct.peers = self._peers
+        _log.info("%d peers", len(self._peers))
+
+    def describe(self) -> dict[str, Any]:
+        """What the ready file says; `host`, `port` and `url` are those of the first --listen."""
+        first = self.endpoints[0]
+        return {
+            "host": first.host,
+            "port": first.port,
+            "url": first.url,
+            "urls": [endpoint.url for endpoint in self.endpoints],
+            "public_key": key_to_base64(self.listener.public_key) if self.listener else None,
+            "pid": os.getpid(),
+        }
+
+    def _write_to(self, settings: Settings) -> None:
+        sink: Sink = NullSink()
+        if settings.sink == "s3":
+            client = _client("s3", settings, AWS_READ_TIMEOUT_S)
+            sink = S3Sink(client, self.server.completions, workers=settings.workers, limit=MAX_WAITING_WRITES)
+        self._direct = DirectReceiver(
+            Collector(settings.collector_limits()),
+            sink,
+            self._peers,
+            self.stats,
+            send=self.server.send,
+            clock=time.monotonic,
+            legacy=settings.legacy,
+        )
+        self.server.attach(self._direct)
+        if self._peers.plaintext is None and any(entry.is_plaintext for entry in settings.listen):
+            _log.warning('nobody may write anything over udp://: %s has no "plaintext"', settings.peers_file)
+
+    def _forward_to(self, settings: Settings) -> None:
+        destination: LambdaDestination | SqsDestination
+        if settings.forward_lambda:
+            client = _client("lambda", settings, LAMBDA_READ_TIMEOUT_S)
+            destination = LambdaDestination(client, settings.forward_lambda, max_count=settings.batch_count)
+        else:
+            client = _client("sqs", settings, AWS_READ_TIMEOUT_S)
+            destination = SqsDestination(client, settings.forward_sqs or "")
+        region: str = client.meta.region_name
+        forwarder = Forwarder(
+            destination,
+            self.server.completions,
+            self.stats,
+            send=self.server.send,
+            region=region,
+            local=(self.endpoints[0].host, self.endpoints[0].port),
+            workers=settings.workers,
+            delay_s=settings.batch_delay_s,
+            max_memory=settings.max_memory,
+        )
+        self.server.attach(forwarder)
+        if settings.replies_queue:
+            ReplyQueue(
+                _client("sqs", settings, AWS_READ_TIMEOUT_S + ReplyQueue.WAIT_S),
+                settings.replies_queue,
+                self.server.completions,
+                region=region,
+                deliver=forwarder.deliver_packet,
+                count_dropped=forwarder.count_unroutable,
+            )
+
+
+def _client(service: str, settings: Settings, read_timeout_s: int) -> Any:
+    try:
+        return make_client(
+            service,
+            region=settings.region,
+            endpoint_url=settings.endpoint_url,
+            connections=settings.workers,
+            read_timeout_s=read_timeout_s,
+        )
+    except (BotoCoreError, ValueError) as error:  # no region, a malformed URL
+        raise ConfigError(f"AWS {service}: {error}") from None
+
+
+def _peer_configs(peers: Peers) -> dict[bytes, PeerConfig]:
+    return {key: PeerConfig(peer.preshared_key) for key, peer in peers.tunnelled().items()}

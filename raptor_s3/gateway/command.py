@@ -1,0 +1,173 @@
+"""`raptor gateway`: the command line, the parts put together, signals, and the file that says where it listens.
+
+    SIGTERM, SIGINT   finish what is at hand, answer, exit 0        SIGHUP   read the peers file again
+
+Invariant: the ready file exists only while the gateway listens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from raptor_s3.errors import ConfigError
+from raptor_s3.gateway import settings as options
+from raptor_s3.gateway.settings import DEFAULT_PORT, settings_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from raptor_s3.gateway.assembly import Gateway
+
+_log = logging.getLogger(__name__)
+
+DESCRIPTION: Final = """\
+Receive objects over WireGuard and write them to S3, or forward them to the serverless backend.
+
+    devices ~~~ WireGuard, UDP ~~~> raptor gateway ---> S3                      --sink s3 (the default)
+                                                   \\--> Lambda or SQS, backend  --forward-lambda, --forward-sqs
+"""
+
+EPILOG: Final = """\
+example:
+  raptor keygen gateway.key                       # prints the public key: the devices' server_key
+  cat > peers.json <<END
+  {"peers": [{"name": "camera-7", "public_key": "<camera 7's public key>",
+              "allow": [{"bucket": "telemetry", "prefixes": ["camera-7/"]}]}]}
+  END
+  raptor gateway --listen 0.0.0.0:51820 --private-key-file gateway.key --peers-file peers.json
+
+AWS credentials come from where boto3 finds them; a device needs none. What a peer is not allowed, it may not do.
+SIGHUP reads the peers file again; SIGTERM finishes the writes at hand and exits 0. More: docs/gateway.md
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Teach `parser` the options of `raptor gateway`."""
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+    net = parser.add_argument_group("where it listens, and to whom")
+    net.add_argument(
+        "--listen",
+        action="append",
+        metavar="HOST:PORT",
+        help=f"UDP address; may be given several times; port 0: any (default: 0.0.0.0:{DEFAULT_PORT})",
+    )
+    net.add_argument("--private-key-file", type=Path, metavar="FILE", help="the gateway's WireGuard key; 0600 or refused")
+    net.add_argument("--peers-file", type=Path, metavar="FILE", help="JSON: public keys, and what each may write")
+    net.add_argument("--plaintext", action="store_true",
+                     help="listen without encryption (udp://), for tests and closed networks only")  # fmt: skip
+
+    out = parser.add_argument_group("where objects go")
+    way = out.add_mutually_exclusive_group()
+    way.add_argument("--sink", choices=("s3", "null"), help="write to S3 (default), or only answer, for benchmarks")
+    way.add_argument("--forward-lambda", metavar="NAME_OR_ARN", help="invoke the backend's ingestor with batches of datagrams")
+    way.add_argument("--forward-sqs", metavar="URL", help="send each datagram to the ingestor's queue")
+    out.add_argument("--replies-queue", metavar="URL", help="SQS queue that is subscribed to the backend's reply topic")
+    out.add_argument("--legacy-bucket", metavar="BUCKET", help="for objects without a put header (the published raptor CLI's)")
+    out.add_argument("--legacy-prefix", metavar="PREFIX", help="in front of their paths")
+    out.add_argument("--region", help="AWS region (default: boto3's)")
+    out.add_argument("--aws-endpoint-url", metavar="URL", help="another AWS, such as a local one")
+
+    bounds = parser.add_argument_group("bounds")
+    bounds.add_argument("--workers", type=options.parse_count, default=16, metavar="N", help="AWS calls at a time (default: 16)")
+    bounds.add_argument(
+        "--max-memory",
+        type=options.parse_size,
+        default=256 << 20,
+        metavar="SIZE",
+        help="for objects and datagrams under way; more is dropped and counted (default: 256MB)",
+    )
+    bounds.add_argument(
+        "--batch-count",
+        type=options.parse_count,
+        default=1000,
+        metavar="N",
+        help="datagrams in one invocation at most (default: 1000)",
+    )
+    bounds.add_argument("--batch-delay", type=options.parse_seconds, default=0.05, metavar="TIME",
+                        help="how long a datagram waits for the rest of its object (default: 50ms)")  # fmt: skip
+
+    watch = parser.add_argument_group("watching it")
+    watch.add_argument(
+        "--stats-interval",
+        type=options.parse_seconds,
+        default=60.0,
+        metavar="S",
+        help="log the counters this often (default: 60s)",
+    )
+    watch.add_argument("--ready-file", type=Path, metavar="FILE", help="write the bound address here, as JSON, when listening")
+    watch.add_argument("--verbose", action="store_true", help="log every refusal and retry")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; 0. Raises ConfigError when it can't start."""
+    from raptor_s3.gateway.assembly import Gateway  # boto3 comes with it; --help need not pay for that
+
+    _log_to_stderr(is_verbose=args.verbose)
+    settings = settings_from(args)
+    gateway = Gateway(settings)
+    with _ready_file(settings.ready_file, gateway), _signals(gateway):
+        gateway.server.run()
+    _log.info("stopped: %s", gateway.server.stats_line())
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m raptor_s3.gateway`."""
+    parser = argparse.ArgumentParser(prog="raptor gateway", allow_abbrev=False)
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(argv))
+    except ConfigError as error:
+        print(f"raptor gateway: {error}", file=sys.stderr)
+        return 2
+
+
+def _log_to_stderr(*, is_verbose: bool) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("raptor_s3").setLevel(logging.DEBUG if is_verbose else logging.INFO)
+
+
+@contextlib.contextmanager
+def _ready_file(path: Path | None, gateway: Gateway) -> Iterator[None]:
+    described = gateway.describe()
+    _log.info("listening on %s, public key %s", ", ".join(described["urls"]), described["public_key"])
+    if path is None:
+        yield
+        return
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(described) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--ready-file: {error.strerror}", source=str(path)) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _signals(gateway: Gateway) -> Iterator[None]:
+    """Handlers run in the main thread, which is the loop's; the wakeup descriptor ends its wait."""
+    handlers: dict[int, Callable[[], None]] = {signal.SIGTERM: gateway.server.stop, signal.SIGINT: gateway.server.stop}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = lambda: gateway.server.call(gateway.reload_peers)
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        signal.signal(number, lambda *_, handler=handler: handler())
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -1,0 +1,177 @@
+"""One bound UDP socket: batches of datagrams in (GRO), batches out (GSO), addresses in their plain form.
+
+Invariant: nothing here blocks, and nothing here raises for what the network does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from raptor_s3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raptor_s3.gateway.stats import Stats
+
+_log = logging.getLogger(__name__)
+
+# linux/udp.h, asm-generic/socket.h; Python's socket module has none of them.
+_SOL_UDP: Final = 17
+_UDP_SEGMENT: Final = 103
+_UDP_GRO: Final = 104
+_SO_RCVBUFFORCE: Final = 33
+_SO_MEMINFO: Final = 55
+_MEMINFO_DROPS: Final = 8
+
+RECEIVE_BUFFER: Final = 8 << 20
+_BUFFER: Final = 65_536
+_CONTROL: Final = 64
+MAX_SEGMENTS: Final = 64
+_MAX_GSO_BYTES: Final = 65_000
+
+
+class Endpoint:
+    """A socket that is bound to `host`:`port` (0: any port). Raises ConfigError when it can't be."""
+
+    def __init__(self, host: str, port: int, *, is_plaintext: bool, stats: Stats) -> None:
+        self.is_plaintext = is_plaintext
+        self._stats = stats
+        self._socket = _bind(host, port)
+        self.host, self.port = self._socket.getsockname()[:2]
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._outgoing: list[tuple[Any, bytes]] = []
+        self._has_gso = _set(self._socket, _SOL_UDP, _UDP_GRO, 1)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'udp' if self.is_plaintext else 'wg'}://{host}:{self.port}"
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self, handle: Callable[[Endpoint, memoryview, Any], None], limit: int) -> bool:
+        """Pass datagrams to `handle(self, datagram, source)` until the socket is empty (True) or about `limit` have come.
+
+        The datagram is a view that is overwritten after `handle` has returned.
+        """
+        view, buffers, count = self._view, [self._buffer], 0
+        receive_into = self._socket.recvmsg_into
+        while count < limit:
+            try:
+                size, control, _, source = receive_into(buffers, _CONTROL)
+            except BlockingIOError:
+                self._stats.received += count
+                return True
+            except OSError as error:  # an ICMP error of an earlier send, on systems that report it here
+                _log.debug("receive: %s", error)
+                continue
+            self._stats.received_bytes += size
+            segment = size
+            if control:
+                segment = int.from_bytes(control[0][2][:2], "little") or size
+            if segment >= size:
+                handle(self, view[:size], source)
+                count += 1
+                continue
+            for start in range(0, size, segment):
+                handle(self, view[start : min(start + segment, size)], source)
+                count += 1
+        self._stats.received += count
+        return False
+
+    def send(self, message: bytes, destination: Any) -> None:
+        """Queue a datagram for `flush`."""
+        self._outgoing.append((destination, message))
+
+    def flush(self) -> None:
+        """Send what is queued; equal sizes to one destination leave in one system call where the kernel can."""
+        outgoing = self._outgoing
+        if not outgoing:
+            return
+        self._outgoing = []
+        start = 0
+        while start < len(outgoing):
+            destination, message = outgoing[start]
+            end = start + 1
+            if self._has_gso:
+                limit = min(len(outgoing), start + min(MAX_SEGMENTS, max(1, _MAX_GSO_BYTES // max(1, len(message)))))
+                while end < limit and outgoing[end][0] == destination and len(outgoing[end][1]) == len(message):
+                    end += 1
+            if end - start == 1 or not self._send_segments([message for _, message in outgoing[start:end]], destination):
+                for _, single in outgoing[start:end]:
+                    self._send_one(single, destination)
+            start = end
+
+    def kernel_drops(self) -> int:
+        """Datagrams that the kernel dropped because the socket's buffer was full; 0 where it does not tell."""
+        try:
+            return int(
+                struct.unpack_from("=I", self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36), 4 * _MEMINFO_DROPS)[0]
+            )
+        except (OSError, struct.error):
+            return 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send_segments(self, messages: list[bytes], destination: Any) -> bool:
+        control = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", len(messages[0])))]
+        try:
+            self._socket.sendmsg(messages, control, 0, destination)
+        except BlockingIOError:
+            self._stats.dropped_unsent += len(messages)
+        except OSError as error:
+            _log.debug("segmented send to %s: %s", destination, error)
+            return False
+        return True
+
+    def _send_one(self, message: bytes, destination: Any) -> None:
+        try:
+            self._socket.sendto(message, destination)
+        except OSError as error:
+            _log.debug("send to %s: %s", destination, error)
+            self._stats.dropped_unsent += 1
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    shown = f"{host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )[0]
+    except OSError as error:
+        raise ConfigError(f"--listen {shown}: {error.strerror or error}") from None
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if family == socket.AF_INET6:
+            _set(sock, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if not _set(sock, socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER):
+            _set(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setblocking(False)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"--listen {shown}: {error.strerror or error}") from None
+    return sock
+
+
+def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    with contextlib.suppress(OSError):
+        sock.setsockopt(level, option, value)
+        return True
+    return False
+
+
+def plain_address(source: Any) -> tuple[str, int]:
+    """Host and port of a socket address; IPv4 in IPv6 clothes (RFC 4291 2.5.5.2) as IPv4."""
+    host: str = source[0]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return host, source[1]

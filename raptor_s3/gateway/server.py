@@ -1,0 +1,220 @@
+"""The loop: sockets, WireGuard, receiver, timers, completions, and an orderly end. One thread.
+
+    a turn:  read about BATCH datagrams of each ready socket -> open -> receiver
+             results of worker threads -> timers -> receiver.flush -> send all that was sealed
+
+Invariant: only authenticated plaintext reaches the receiver (or anything at all over udp://, which is there only when asked
+for); one turn is short, so that no answer waits for more than BATCH datagrams.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from raptor_s3.errors import SessionExpired
+from raptor_s3.gateway.endpoint import plain_address
+from raptor_s3.gateway.policy import PLAINTEXT_PEER
+from raptor_s3.gateway.workers import Completions
+from raptor_s3.wireguard.listener import Data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from raptor_s3.gateway.endpoint import Endpoint
+    from raptor_s3.gateway.stats import Stats
+    from raptor_s3.wireguard.listener import Listener
+    from raptor_s3.wireguard.session import Session
+
+_log = logging.getLogger(__name__)
+
+BATCH: Final = 256
+EXPIRE_EVERY_S: Final = 5.0
+DRAIN_S: Final = 20.0
+
+
+class Origin(NamedTuple):
+    """Where a datagram came from, and so where its answers go. `session` is None over udp://."""
+
+    endpoint: Endpoint
+    session: Session | None
+    address: Any
+
+
+class Receiver(Protocol):
+    """What stands behind the tunnel: `direct` or `forward`."""
+
+    def receive(self, origin: Any, source: tuple[str, int], peer_key: bytes, data: bytes, now: float) -> None: ...
+    def flush(self, now: float) -> None: ...
+    def get_timer(self) -> float | None: ...
+    def handle_timer(self, now: float) -> None: ...
+    def drain(self, now: float) -> None: ...
+    def close(self, timeout_s: float) -> None: ...
+    @property
+    def load(self) -> int: ...
+
+
+class Server:
+    """Runs until `stop`. `stop` and `call` are safe from signal handlers and other threads, the rest is the loop's."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], listener: Listener | None, stats: Stats, *, stats_interval_s: float
+    ) -> None:
+        self._endpoints = endpoints
+        self._listener = listener
+        self._stats = stats
+        self._stats_interval_s = stats_interval_s
+        self._wake_out, self._wake_in = socket.socketpair()
+        for end in (self._wake_out, self._wake_in):
+            end.setblocking(False)
+        self.completions = Completions(self._wake)
+        self._receiver: Receiver
+        self._is_stopping = False
+        self._drain_until = 0.0
+
+    @property
+    def wakeup_fd(self) -> int:
+        """For signal.set_wakeup_fd."""
+        return self._wake_in.fileno()
+
+    def attach(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def stop(self) -> None:
+        """Take no more datagrams, finish what is at hand within DRAIN_S, return from `run`."""
+        self.call(self._begin_drain)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run `function` in the loop's thread."""
+        self.completions.put(function)
+
+    def send(self, origin: Origin, payload: bytes) -> None:
+        """Queue `payload` for where `origin`'s datagram came from, in its session, or a newer one when that has expired."""
+        if origin.session is None:
+            origin.endpoint.send(payload, origin.address)
+        else:
+            now = time.monotonic()
+            try:
+                message = origin.session.seal(payload, now)
+            except SessionExpired:
+                heir = self._heir(origin.session, origin.address)
+                if heir is None:
+                    self._stats.dropped_unsent += 1
+                    return
+                message = heir.seal(payload, now)
+            origin.endpoint.send(message, origin.address)
+        self._stats.states_sent += 1
+
+    def run(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(self._wake_out, selectors.EVENT_READ)
+        for endpoint in self._endpoints:
+            selector.register(endpoint, selectors.EVENT_READ, endpoint)
+        next_expiry = time.monotonic() + EXPIRE_EVERY_S
+        next_stats = time.monotonic() + self._stats_interval_s
+        try:
+            while not self._is_done():
+                timers = [next_expiry, next_stats]
+                if (timer := self._receiver.get_timer()) is not None:
+                    timers.append(timer)
+                if self._drain_until:
+                    timers.append(self._drain_until)
+                ready = selector.select(max(0.0, min(timers) - time.monotonic()))
+                for key, _ in ready:
+                    if key.data is None:
+                        self._drain_wakeups()
+                    elif not self._drain_until:
+                        key.data.receive(self._receive, BATCH)
+                self.completions.run()
+                now = time.monotonic()
+                if (timer := self._receiver.get_timer()) is not None and timer <= now:
+                    self._receiver.handle_timer(now)
+                self._receiver.flush(now)
+                for endpoint in self._endpoints:
+                    endpoint.flush()
+                if now >= next_expiry:
+                    next_expiry = now + EXPIRE_EVERY_S
+                    if self._listener is not None:
+                        self._listener.expire(now)
+                if now >= next_stats:
+                    next_stats = now + self._stats_interval_s
+                    _log.info("%s", self.stats_line())
+                if self._drain_until:
+                    self._unregister(selector)
+        finally:
+            selector.close()
+            self._receiver.close(0.5)
+            for endpoint in self._endpoints:
+                endpoint.flush()
+                endpoint.close()
+            self._wake_in.close()
+            self._wake_out.close()
+
+    def stats_line(self) -> str:
+        stats = self._stats
+        more = {}
+        if self._listener is not None:
+            seen = self._listener.stats
+            stats.handshakes = seen.handshakes
+            stats.dropped_unauthentic = (
+                seen.malformed + seen.unknown_session + seen.expired_session + seen.not_authentic
+                + seen.mac1_invalid + seen.unknown_peer + seen.replayed_initiation + seen.rate_limited
+            )  # fmt: skip
+            more["sessions"] = self._listener.session_count
+        if drops := sum(endpoint.kernel_drops() for endpoint in self._endpoints):
+            more["kernel_drops"] = drops
+        return stats.line(under_way=self._receiver.load, **more)
+
+    def _receive(self, endpoint: Endpoint, message: memoryview, source: Any) -> None:
+        now = time.monotonic()
+        if endpoint.is_plaintext:
+            self._receiver.receive(Origin(endpoint, None, source), plain_address(source), PLAINTEXT_PEER, bytes(message), now)
+            return
+        if self._listener is None:
+            return
+        for outcome in self._listener.receive(message, source, now):
+            if type(outcome) is Data:
+                origin = Origin(endpoint, outcome.session, source)
+                self._receiver.receive(origin, plain_address(source), outcome.peer_key, outcome.plaintext, now)
+            else:
+                endpoint.send(outcome[0], outcome[1])
+
+    def _heir(self, session: Session, address: Any) -> Session | None:
+        if self._listener is None:
+            return None
+        heir = self._listener.session_at(session.peer_key, address)
+        return None if heir is None or heir.is_expired(time.monotonic()) else heir
+
+    def _begin_drain(self) -> None:
+        if not self._drain_until:
+            now = time.monotonic()
+            self._drain_until = now + DRAIN_S
+            _log.info("stopping: %d still under way", self._receiver.load)
+            self._receiver.drain(now)
+
+    def _is_done(self) -> bool:
+        if not self._drain_until:
+            return False
+        return not self._receiver.load or time.monotonic() >= self._drain_until
+
+    def _unregister(self, selector: selectors.BaseSelector) -> None:
+        """Nothing more is read: new transfers find nobody, and their senders turn to HTTPS or to the next gateway."""
+        for endpoint in self._endpoints:
+            if endpoint in selector.get_map():
+                selector.unregister(endpoint)
+
+    def _wake(self) -> None:
+        try:
+            self._wake_in.send(b"\0")
+        except OSError:  # full: the loop is awake already; closed: there is no loop any more
+            return
+
+    def _drain_wakeups(self) -> None:
+        try:
+            while self._wake_out.recv(4096):
+                pass
+        except OSError:
+            return
