@@ -8,6 +8,7 @@
 - Reports (type 0) go out every few datagrams and when a transfer falls quiet. With a put header they carry
   `{"Esi": e, "Us": t}`: the datagram that set the report off, and the microseconds from the transfer's first datagram to it
   (plus `"Wait": us` when the report itself was held back). Fewer octets leave in reports than came in.
+- Types 1 to 3 say in `data` how far the sender had come: 1 + the block's highest ESI received (0 from receivers that don't).
 - Confirmations go out twice to peers whose datagrams get lost, and again whenever somebody asks.
 
 Invariant: whatever arrives, memory stays within `CollectorLimits`, and one transfer reaches the host at most once.
@@ -16,7 +17,7 @@ Invariant: whatever arrives, memory stays within `CollectorLimits`, and one tran
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.codec import ObjectDecoder
@@ -149,6 +150,10 @@ class _Transfer:
     @property
     def has_put_header(self) -> bool:
         return bool(self.flags & FLAG_PUT_HEADER)
+
+    def block_complete(self, sbn: int) -> SendState:
+        state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.highest[sbn] + 1)
+        return SendState(state, self.origin)
 
     @property
     def reserved_bytes(self) -> int:
@@ -291,7 +296,7 @@ class Collector:
         if decoder.is_complete:
             return self._decoded(transfer, decoder, now)
         if was_missing and not decoder.missing(sbn):
-            return (SendState(TransferState(StateType.BLOCK_COMPLETE, transfer.key.object_id, sbn), transfer.origin),)
+            return (transfer.block_complete(sbn),)
         transfer.unreported += 1
         if transfer.unreported >= transfer.report_at:
             transfer.report_at = REPORT_EVERY
@@ -340,6 +345,7 @@ class Collector:
         transfer.peer.bytes -= transfer.reserved_bytes
         transfer.peer.transfers -= 1
         self._bytes -= transfer.reserved_bytes
+        state = replace(state, sbn=transfer.sbn, received=transfer.highest[transfer.sbn] + 1)
         keep_s = max(transfer.keep_s, self.limits.tombstone_s)
         return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.copies, now, keep_s)
 
@@ -382,7 +388,7 @@ class Collector:
         if now - transfer.answered_at < ECHO_S:
             return _NOTHING
         transfer.answered_at = now
-        return (SendState(TransferState(StateType.BLOCK_COMPLETE, transfer.key.object_id, sbn), transfer.origin),)
+        return (transfer.block_complete(sbn),)
 
     def _cancel(self, transfer: _Transfer, now: float) -> Sequence[Event]:
         if transfer.decoder is None:
@@ -414,9 +420,7 @@ class Collector:
         decoder = transfer.decoder
         if decoder is None:
             transfer.answered_at = now
-            last_block = transfer.oti.source_blocks - 1
-            state = TransferState(StateType.BLOCK_COMPLETE, transfer.key.object_id, last_block)
-            return (SendState(state, transfer.origin),)
+            return (transfer.block_complete(transfer.sbn),)
         expires_at = transfer.first_at + self.limits.default_ttl_s
         if now >= expires_at:
             return self._expire(transfer, now)

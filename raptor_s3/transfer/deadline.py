@@ -1,0 +1,47 @@
+"""Until when a put may be written, and until when its sender must wait (DESIGN 4, 'No stale overwrite').
+
+    0 ......... blind ......... ttl .............. timeout       from the call
+    |- any datagram may leave -|
+    |                                             |- settle -|
+                blind + settle + ttl <= timeout
+
+The receiver counts the time to live from the first datagram that reaches it. That may be any of those sent before the
+sender has heard from it, so those leave only during `blind_s`. They arrive within `settle_s` or never, hence nothing is
+written after blind + settle + ttl. Later datagrams leave only in the WireGuard session in which the receiver has shown that it
+knows the transfer, and don't move its clock. `docs/transport.md` has the whole argument and its one assumption.
+
+Invariant: blind_s + settle_s + ttl_s <= timeout_s, all positive.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from raptor_s3.wire.put_header import MAX_TTL_MS
+
+SETTLE_SHARE: Final = 0.1
+"""Share of the timeout that a datagram may still travel, and a write that was begun in time may still take."""
+MIN_BLIND_SHARE: Final = 0.1
+MAX_BLIND_SHARE: Final = 0.4
+BLIND_TIMEOUTS: Final = 5.0
+"""Blind sending lasts this many retransmission timeouts: the flight, two repeats, a handshake, and once more."""
+
+
+class Deadline(NamedTuple):
+    """Times in seconds from now."""
+
+    blind_s: float
+    ttl_s: float
+    settle_s: float
+
+
+def plan_deadline(timeout_s: float, retransmission_timeout_s: float) -> Deadline:
+    """Divide what is left of a put's timeout.
+
+    >>> plan_deadline(5.0, 0.04)
+    Deadline(blind_s=0.5, ttl_s=4.0, settle_s=0.5)
+    """
+    settle_s = SETTLE_SHARE * timeout_s
+    blind_s = min(max(BLIND_TIMEOUTS * retransmission_timeout_s, MIN_BLIND_SHARE * timeout_s), MAX_BLIND_SHARE * timeout_s)
+    ttl_s = min(timeout_s - settle_s - blind_s, MAX_TTL_MS / 1000)
+    return Deadline(blind_s, max(int(ttl_s * 1000), 1) / 1000, settle_s)

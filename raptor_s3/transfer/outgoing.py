@@ -1,0 +1,449 @@
+"""One put at the sender (DESIGN 4): first flight, repair on silence, deadline.
+
+    WAITING --take()--> FLYING --everything sent--> ASKING --silence--> FLYING (fresh repair symbols)
+    any of them --final state--> ended      --deadline--> CANCELLING --acknowledged, or timeout--> ended
+
+- The first flight is the source symbols and the repair for the expected loss. Encoding symbol ids are never used twice.
+- On a report, and on silence, the plan is extended by what is then missing, plus the expected loss.
+- Timers are the round trip's, doubled on each silence in a row (RFC 6298 5.5); any state from the receiver ends the row.
+
+Invariant: no symbol leaves after `outcome` is set, after the cancel, or, before the receiver has been heard in the present
+session, after the blind part of the deadline (`deadline.py`).
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from raptor_s3.codec import DegreeTable, ObjectEncoder
+from raptor_s3.transfer.deadline import plan_deadline
+from raptor_s3.transfer.loss import flight_size
+from raptor_s3.transfer.outcome import Confirm, Ending, TransferStats
+from raptor_s3.wire.datagram import (
+    FLAG_CANCEL,
+    FLAG_PUT_HEADER,
+    FLAG_RFC6330_REPAIR,
+    MAX_DATAGRAM,
+    datagram_prefix,
+    plan_object,
+)
+from raptor_s3.wire.put_header import TIME_TO_LIVE, build_put_header
+from raptor_s3.wire.transfer_state import StateType, TransferState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Buffer
+
+    from raptor_s3.transfer.rtt import RoundTrip
+
+QUESTION: Final = 2
+"""Symbols sent on the first silence: enough to make the receiver answer, few enough for a full queue."""
+MAX_QUESTION: Final = 8
+MAX_BACKOFF: Final = 6
+_CANCEL_PAYLOAD_ID: Final = bytes(4)
+
+
+class SendMark(NamedTuple):
+    """When a datagram left, and what had been delivered by then (draft-cheng-iccrg-delivery-rate-estimation)."""
+
+    sent_at: float
+    delivered: float = 0.0
+    delivered_at: float = 0.0
+    first_sent_at: float = 0.0
+    is_app_limited: bool = True
+    round: int = 0
+
+
+class Run(NamedTuple):
+    """`length` consecutive encoding symbols of one block."""
+
+    sbn: int
+    first_esi: int
+    length: int
+
+
+class Feedback(NamedTuple):
+    """What a transfer state says about the path. Counts are datagrams, newly known with this state."""
+
+    mark: SendMark | None
+    """Of the datagram that set the state off."""
+    delivered: int
+    lost: int
+    rtt_s: float | None
+    confirmed_s: float | None = None
+    """The same for the final state: it contains the receiver's own work, decoding and the write to S3."""
+    receiver_s: float | None = None
+    """The receiver's clock at that datagram, from the transfer's first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    """What is to be sent, and how.
+
+    `fields` are PutObject's parameters as they go into the put header, without TtlMs; None sends a bare object (as the published
+    CLI does), whose `object_id` is its path. `overhead` is a fixed share of repair symbols, None follows the loss estimate.
+    """
+
+    object_id: str
+    fields: Mapping[str, Any] | None
+    body: Buffer
+    timeout_s: float
+    confirm: Confirm = Confirm.FILE
+    overhead: float | None = None
+    max_datagram: int = MAX_DATAGRAM
+    degree_table: DegreeTable = DegreeTable.RFC6330
+
+
+class _Phase(enum.Enum):
+    WAITING = enum.auto()
+    SENDING = enum.auto()
+    CANCELLING = enum.auto()
+    ENDED = enum.auto()
+
+
+class _Block:
+    """One source block: what has been sent, what is planned, what the receiver has reported."""
+
+    __slots__ = ("done", "firsts", "flight", "index", "marks", "next_esi", "received", "settled", "symbols", "target")
+
+    def __init__(self, symbols: int, flight: int) -> None:
+        self.symbols = symbols  # K
+        self.next_esi = 0
+        self.flight = flight
+        self.target = flight
+        self.received = 0
+        self.index = 0  # datagrams sent up to the last one that a report spoke of
+        self.settled = 0  # the same, or given up as lost
+        self.done = False
+        self.firsts: list[int] = []
+        self.marks: list[SendMark] = []
+
+    def mark_of(self, esi: int) -> SendMark | None:
+        position = bisect_right(self.firsts, esi) - 1
+        return self.marks[position] if position >= 0 else None
+
+
+class OutgoingTransfer:
+    """One put. Times are on the caller's clock; `now` never goes back.
+
+    The caller asks `backlog`, takes runs of symbols with `take`, has them written with `write`, and passes on states with
+    `receive_state` and time with `handle_timer`. `outcome` is None until the end.
+    """
+
+    def __init__(self, request: PutRequest, now: float, rtt: RoundTrip, confirmation: RoundTrip, loss: float) -> None:
+        """Builds the coded object for a start at about `now`.
+
+        `rtt` is the endpoint's, `confirmation` the same with the write to S3 in it. Raises ValueError for what can't be sent
+        (put_header, plan_object).
+        """
+        self.request = request
+        self.object_id = request.object_id
+        self.stats = TransferStats()
+        self.outcome: Ending | None = None
+        self.answer: Mapping[str, Any] | None = None
+        self.created_at = now
+        self.ends_at = now + request.timeout_s
+        self.wants_cancel = False
+        self._rtt = rtt
+        self._confirmation = confirmation
+        self._loss = loss
+        self._phase = _Phase.WAITING
+        self._flags = 0 if request.fields is None else FLAG_PUT_HEADER
+        if request.degree_table is DegreeTable.RFC6330:
+            self._flags |= FLAG_RFC6330_REPAIR
+        self._is_heard = False
+        self._silences = 0
+        self._asked_at = 0.0
+        self._last_sent_at = 0.0
+        self._cancel_at = self.ends_at
+        self._completed_at: float | None = None
+        self._reorder = 0
+        self._build(now)
+
+    def _build(self, now: float) -> None:
+        request = self.request
+        timer_s = self._rtt.timeout_s
+        self._deadline = plan_deadline(self.ends_at - now, timer_s)
+        self._blind_until = self.ends_at
+        data = request.body
+        if request.fields is not None:
+            self._blind_until = now + self._deadline.blind_s
+            header = build_put_header({**request.fields, TIME_TO_LIVE: round(self._deadline.ttl_s * 1000)})
+            data = b"".join((header, request.body))
+        size = memoryview(data).nbytes
+        self.oti = oti = plan_object(size, len(request.object_id.encode()), request.max_datagram)
+        self._encoder = ObjectEncoder(data, oti, request.degree_table)
+        self.prefix = datagram_prefix(request.object_id, oti, self._flags)
+        self.datagram_size = len(self.prefix) + 4 + oti.symbol_size
+        sizes = [oti.block_symbols(sbn) for sbn in range(oti.source_blocks)]
+        self._blocks = [_Block(size, flight_size(size, self._loss, request.overhead)) for size in sizes]
+        self._current = 0
+        self.backlog = sum(block.target for block in self._blocks)
+
+    # Sending
+
+    def start(self, now: float, loss: float) -> bool:
+        """To be called before the first `take`. False, with an outcome, when it is too late to send anything."""
+        if self._phase is not _Phase.WAITING:
+            return self.outcome is None
+        remaining_s = self.ends_at - now
+        timer_s = self._rtt.timeout_s
+        if remaining_s < 2 * timer_s and remaining_s < self.request.timeout_s / 2:
+            self._finish(Ending.NOTHING_SENT)
+            return False
+        if now + 2 * timer_s > self._blind_until:
+            # The put waited so long (for a handshake, for the pacer) that the time to live in its header would be too long.
+            self._loss = loss
+            self._build(now)
+        self._phase = _Phase.SENDING
+        if self.request.fields is not None:
+            self._cancel_at = now + self._deadline.ttl_s
+        return True
+
+    def take(self, limit: int, mark: SendMark) -> Run | None:
+        """The next symbols to send at `mark.sent_at`, at most `limit` and all of one block; None when there are none."""
+        now = mark.sent_at
+        if self._phase is not _Phase.SENDING or (not self._is_heard and now >= self._blind_until):
+            return None
+        blocks = self._blocks
+        while self._current < len(blocks):
+            block = blocks[self._current]
+            count = min(block.target - block.next_esi, limit)
+            if count <= 0:
+                self._current += 1
+                continue
+            first = block.next_esi
+            block.next_esi = first + count
+            block.firsts.append(first)
+            block.marks.append(mark)
+            self.backlog -= count
+            self._last_sent_at = now
+            stats = self.stats
+            stats.datagrams_sent += count
+            stats.source_symbols += max(min(block.symbols - first, count), 0)
+            stats.repair_symbols += min(max(first + count - block.symbols, 0), count)
+            stats.resent += min(max(first + count - block.flight, 0), count)
+            if not self.backlog and self.request.confirm is Confirm.NONE:
+                self._finish(Ending.CONFIRMED)
+            return Run(self._current, first, count)
+        return None
+
+    def write(self, run: Run, arena: Buffer, offset: int, stride: int) -> int:
+        """Write the datagrams of `run` into `arena`, `stride` apart; the offset after the last."""
+        return self._encoder.packets_into(arena, offset, stride, self.prefix, run.sbn, run.first_esi, run.length)
+
+    def take_cancel(self, now: float) -> bytes:
+        """The cancel datagram (flag bit 2), when `wants_cancel`."""
+        self.wants_cancel = False
+        self._asked_at = now
+        self.stats.datagrams_sent += 1
+        return datagram_prefix(self.object_id, self.oti, self._flags | FLAG_CANCEL) + _CANCEL_PAYLOAD_ID
+
+    # Receiving
+
+    def receive_state(self, state: TransferState, now: float) -> Feedback | None:
+        """Take a state whose object id is this transfer's. None where it says nothing of the path, or something impossible."""
+        if self._phase in (_Phase.ENDED, _Phase.WAITING) or state.sbn >= len(self._blocks):
+            return None
+        block = self._blocks[state.sbn]
+        self._is_heard = True
+        self._silences = 0
+        self._asked_at = now
+        if state.type is StateType.PACKETS:
+            return self._receive_report(block, state, now)
+        sent_once = self.stats.timeouts == 0
+        feedback = self._receive_completion(block, state, now, sent_once)
+        if state.type is StateType.COMPLETE:
+            self.answer = state.fields or {}
+            self.stats.rtt_s = feedback.confirmed_s
+            self._finish(Ending.CONFIRMED)
+        elif state.type is StateType.FAILED:
+            self.answer = state.fields
+            self._finish(Ending.REJECTED)
+        elif state.type is StateType.CANCELLED:
+            self._finish(Ending.CANCELLED)
+        else:
+            self._complete_block(block)
+            confirm = self.request.confirm
+            enough = confirm is Confirm.PACKETS or (confirm is Confirm.BLOCK and state.type is StateType.BLOCK_COMPLETE)
+            if enough and all(each.done for each in self._blocks):
+                self._finish(Ending.CONFIRMED)
+        return feedback
+
+    def _receive_report(self, block: _Block, state: TransferState, now: float) -> Feedback | None:
+        fields = state.fields or {}
+        esi, wait_us, receiver_us = fields.get("Esi"), fields.get("Wait", 0), fields.get("Us")
+        if state.received > block.next_esi or block.done:
+            return None
+        mark: SendMark | None = None
+        rtt_s = None
+        if type(esi) is int and 0 <= esi < block.next_esi and type(wait_us) is int and wait_us >= 0:
+            mark = block.mark_of(esi)
+            if mark is not None:
+                rtt_s = now - mark.sent_at - wait_us * 1e-6
+            if esi + 1 < block.index:
+                self._reorder = max(self._reorder, block.index - esi - 1)
+            index = max(esi + 1, block.index)
+        else:
+            # A receiver that does not say which datagram it speaks of: one that left a round trip ago.
+            index = max(self._sent_before(block, now - (self._rtt.smoothed_s or 0.0)), block.index, state.received)
+        delivered = max(state.received - block.received, 0)
+        lost = max(index - block.index - delivered, 0)
+        block.received = max(state.received, block.received)
+        block.index = max(index, block.received)
+        self.stats.lost_estimate += lost
+        self._top_up(block)
+        receiver_s = receiver_us * 1e-6 if type(receiver_us) is int and receiver_us >= 0 else None
+        return Feedback(mark, delivered, lost, rtt_s, None, receiver_s)
+
+    def _receive_completion(self, block: _Block, state: TransferState, now: float, sent_once: bool) -> Feedback:
+        """Types 1, 2 and the final ones: `received` is 1 + the highest ESI received of the block, or 0 where nobody says."""
+        delivered = lost = 0
+        is_success = state.type in (StateType.ENOUGH_PACKETS, StateType.BLOCK_COMPLETE, StateType.COMPLETE)
+        mark, rtt_s = None, None
+        if is_success and not block.done:
+            delivered = max(block.symbols - block.received, 0)
+            index = state.received if block.symbols <= state.received <= block.next_esi else 0
+            if index:
+                lost = max(index - block.index - delivered, 0)
+                self.stats.lost_estimate += lost
+                mark = block.mark_of(index - 1)
+            elif sent_once:
+                guess = min(flight_size(block.symbols, self._loss), block.next_esi)
+                mark = block.mark_of(guess - 1)
+            if mark is not None:
+                rtt_s = now - mark.sent_at
+                self._completed_at = mark.sent_at
+        confirmed_s = None
+        if state.type is StateType.COMPLETE and self._completed_at is not None:
+            confirmed_s = now - self._completed_at
+        return Feedback(mark, delivered, lost, rtt_s, confirmed_s)
+
+    def _top_up(self, block: _Block) -> None:
+        """Extend the plan so that, after the datagrams that the report knows of, enough are sent for what is missing."""
+        target = block.index + flight_size(block.symbols - block.received, self._loss, self.request.overhead)
+        if target > block.target + self._reorder:
+            self._extend(block, target)
+
+    def _sent_before(self, block: _Block, time: float) -> int:
+        position = bisect_right(block.marks, time, key=_sent_at)
+        return block.firsts[position] if position < len(block.firsts) else block.next_esi
+
+    def _complete_block(self, block: _Block) -> None:
+        block.done = True
+        self.backlog -= block.target - block.next_esi
+        block.target = block.next_esi
+
+    def _extend(self, block: _Block, target: int) -> None:
+        self.backlog += target - block.target
+        block.target = target
+        self._current = min(self._current, self._blocks.index(block))
+
+    # Time
+
+    def set_loss(self, loss: float) -> None:
+        self._loss = loss
+
+    def change_session(self) -> None:
+        """The tunnel has new keys: the receiver behind them may be another one, that knows nothing of this transfer."""
+        self._is_heard = False
+
+    def cancel(self, now: float) -> None:
+        """Give up: no symbol leaves any more, and the receiver is told."""
+        if self._phase is _Phase.WAITING:
+            self._finish(Ending.NOTHING_SENT)
+        elif self._phase is _Phase.SENDING:
+            self.backlog = 0
+            if self.request.fields is not None:
+                self._phase = _Phase.CANCELLING
+                self.wants_cancel = True
+                self._silences = 0
+
+    def get_timer(self) -> float:
+        """When `handle_timer` is due; infinity after the end."""
+        if self._phase is _Phase.ENDED:
+            return _NEVER
+        if self._phase is _Phase.WAITING:
+            return self.ends_at
+        due = self.ends_at
+        if self._phase is _Phase.SENDING:
+            due = min(due, self._cancel_at)
+            if not self._is_heard:
+                due = min(due, self._blind_until)
+            if self.backlog:
+                return due
+        asked_at = max(self._last_sent_at, self._asked_at)
+        rtt = self._confirmation if self._is_complete else self._rtt
+        return min(due, asked_at + rtt.timeout_s * (1 << min(self._silences, MAX_BACKOFF)))
+
+    def handle_timer(self, now: float) -> bool:
+        """Act on the time. True when this was one more silence: a question that nobody answered."""
+        if now < self.get_timer():
+            return False
+        if now >= self.ends_at:
+            self._finish(Ending.NOTHING_SENT if self._phase is _Phase.WAITING else Ending.TIMED_OUT)
+            return False
+        if self._phase is _Phase.CANCELLING:
+            self._silences += 1
+            self.wants_cancel = True
+            return True
+        if now >= self._cancel_at or (not self._is_heard and now >= self._blind_until):
+            self.cancel(now)
+            return False
+        self._silences += 1
+        self.stats.timeouts += 1
+        self._ask()
+        return True
+
+    def _ask(self) -> None:
+        """Fresh symbols, as many as seem to be missing; where nothing was heard, a few that make the receiver answer."""
+        waiting = [block for block in self._blocks if not block.done]
+        if not waiting:
+            last = self._blocks[-1]
+            self._extend(last, last.next_esi + 1)
+            return
+        for block in waiting:
+            missing = flight_size(block.symbols - block.received, self._loss) if block.received else MAX_QUESTION
+            block.settled = block.next_esi
+            self._extend(block, block.next_esi + min(missing, QUESTION << (self._silences - 1), MAX_QUESTION))
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._is_heard and all(block.done for block in self._blocks)
+
+    @property
+    def in_flight(self) -> int:
+        """Datagrams of which the receiver has not spoken."""
+        if self._phase is not _Phase.SENDING:
+            return 0
+        return sum(block.next_esi - max(block.index, block.settled) for block in self._blocks if not block.done)
+
+    @property
+    def is_heard(self) -> bool:
+        return self._is_heard
+
+    @property
+    def silences(self) -> int:
+        """Questions in a row that nobody answered."""
+        return self._silences
+
+    @property
+    def has_started(self) -> bool:
+        return self._phase is not _Phase.WAITING
+
+    def _finish(self, ending: Ending) -> None:
+        self._phase = _Phase.ENDED
+        self.outcome = ending
+        self.backlog = 0
+        self.wants_cancel = False
+
+
+_NEVER: Final = float("inf")
+
+
+def _sent_at(mark: SendMark) -> float:
+    return mark.sent_at

@@ -1,0 +1,66 @@
+"""Round-trip time: estimate and retransmission timeout (RFC 6298 2; the floor is QUIC's, not one second: RFC 9002 6.2.1).
+
+Karn's rule is the caller's: only unambiguous samples come in.
+
+Invariant: `timeout_s` lies within MIN_TIMEOUT_S..MAX_TIMEOUT_S, and the first estimate is conservative.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+INITIAL_TIMEOUT_S: Final = 1.0  # RFC 6298 (2.1)
+MIN_TIMEOUT_S: Final = 0.01
+MAX_TIMEOUT_S: Final = 10.0
+GRANULARITY_S: Final = 0.005
+"""Floor of the variance term: timers and schedulers are not better than this on a loaded device."""
+MARGIN: Final = 1 / 16
+"""The same as a share of the estimate: a path is never as steady as its last samples."""
+MIN_WINDOW_S: Final = 30.0
+"""For how long a minimum counts. A route may become longer."""
+
+
+class RoundTrip:
+    """One smoothed estimate. `smoothed_s` is None until the first sample.
+
+    >>> rtt = RoundTrip()
+    >>> rtt.sample(0.1, now=0.0)
+    >>> rtt.smoothed_s, round(rtt.timeout_s, 3)
+    (0.1, 0.3)
+    """
+
+    __slots__ = ("_min_until", "_next_min_s", "min_s", "smoothed_s", "variation_s")
+
+    def __init__(self, smoothed_s: float | None = None, variation_s: float = 0.0) -> None:
+        self.smoothed_s = smoothed_s
+        self.variation_s = variation_s
+        self.min_s = float("inf")
+        self._min_until = 0.0
+        self._next_min_s = float("inf")
+
+    def sample(self, rtt_s: float, now: float) -> None:
+        """Take one measured round trip; values that no network has (not above 0, or over a minute) are ignored."""
+        if not 0.0 < rtt_s < 60.0:
+            return
+        if self.smoothed_s is None:
+            self.smoothed_s = rtt_s
+            self.variation_s = rtt_s / 2
+        else:
+            self.variation_s += (abs(self.smoothed_s - rtt_s) - self.variation_s) / 4
+            self.smoothed_s += (rtt_s - self.smoothed_s) / 8
+        if rtt_s < self._next_min_s:
+            self._next_min_s = rtt_s
+        if rtt_s < self.min_s:
+            self.min_s = self._next_min_s = rtt_s
+            self._min_until = now + MIN_WINDOW_S
+        elif now >= self._min_until:
+            self.min_s, self._next_min_s = self._next_min_s, rtt_s
+            self._min_until = now + MIN_WINDOW_S
+
+    @property
+    def timeout_s(self) -> float:
+        """How long to wait for an answer before asking again, without backoff."""
+        if self.smoothed_s is None:
+            return INITIAL_TIMEOUT_S
+        slack_s = max(4 * self.variation_s, GRANULARITY_S, self.smoothed_s * MARGIN)
+        return min(max(self.smoothed_s + slack_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)

@@ -1,0 +1,216 @@
+"""All puts of one endpoint: whose turn it is, how fast, and what the answers teach (DESIGN 4).
+
+    add(transfer) -> next_run(now) ... -> receive_state(state) / handle_timer(now) -> `ended`
+
+Small transfers go first, then the others in the order of their calls: dividing the rate among many large ones would make all of
+them late. Pacing, round trip, loss and rate belong to the endpoint and are shared.
+
+Invariant: every transfer that was added appears in `ended` exactly once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from raptor_s3.transfer.congestion import RateController
+from raptor_s3.transfer.loss import PRIOR_LOSS, LossEstimate
+from raptor_s3.transfer.pacing import QUANTUM_S, WIRE_OVERHEAD
+from raptor_s3.transfer.rtt import RoundTrip
+
+if TYPE_CHECKING:
+    from raptor_s3.transfer.outgoing import OutgoingTransfer, Run
+    from raptor_s3.wire.transfer_state import TransferState
+
+MAX_RUN: Final = 44
+"""Datagrams of one run: with the largest size they just fit one UDP GSO send of 64 KiB."""
+SMALL: Final = 16
+"""Backlog, in datagrams, up to which a transfer goes before larger ones."""
+_NEVER: Final = float("inf")
+
+
+class Learned(NamedTuple):
+    """What is remembered of an endpoint between processes. Seconds, a share, octets per second; None where nothing is known."""
+
+    srtt_s: float | None = None
+    rttvar_s: float = 0.0
+    loss: float = PRIOR_LOSS
+    rate: float | None = None
+
+
+class Sender:
+    """Shared by all transfers to one endpoint. One thread at a time."""
+
+    def __init__(self, now: float, *, cap: float | None = None, learned: Learned | None = None) -> None:
+        """`cap` is in octets per second, as they are on the wire: a hard limit. None follows the path."""
+        known = learned or Learned()
+        self.rtt = RoundTrip(known.srtt_s, known.rttvar_s)
+        self.confirmation = RoundTrip(known.srtt_s, known.rttvar_s)
+        self.loss = LossEstimate(known.loss)
+        self.controller = RateController(now, cap=cap, rate=known.rate)
+        self.ended: list[OutgoingTransfer] = []
+        self._transfers: dict[str, OutgoingTransfer] = {}
+        self._small: deque[OutgoingTransfer] = deque()
+        self._large: deque[OutgoingTransfer] = deque()
+        self._queued: set[str] = set()
+        self._cancels: list[OutgoingTransfer] = []
+        self._timers: list[tuple[float, str]] = []
+        self._due: dict[str, float] = {}
+        self._flight: dict[str, int] = {}
+        self._flight_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._transfers)
+
+    def add(self, transfer: OutgoingTransfer) -> None:
+        """Take a new transfer. Raises ValueError when its object id is in use."""
+        if transfer.object_id in self._transfers:
+            raise ValueError("object id is in use")
+        self._transfers[transfer.object_id] = transfer
+        self._settle(transfer)
+
+    def next_run(self, now: float) -> tuple[OutgoingTransfer, Run] | None:
+        """The next datagrams to send now; None when there are none, or the rate does not allow any (`next_send_at`)."""
+        while queue := self._small or self._large:
+            transfer = queue[0]
+            if transfer.backlog and transfer.start(now, self.loss.rate):
+                limit = self._allowance(transfer, now)
+                if not limit:
+                    return None
+                others = len(self._small) + len(self._large) - 1
+                mark = self.controller.mark(now, is_app_limited=not others and transfer.backlog <= limit)
+                run = transfer.take(limit, mark)
+                if run is not None:
+                    size = run.length * (transfer.datagram_size + WIRE_OVERHEAD)
+                    self.controller.on_sent(size, now)
+                    if not transfer.backlog:
+                        queue.popleft()
+                        self._queued.discard(transfer.object_id)
+                    self._settle(transfer)
+                    return transfer, run
+            queue.popleft()
+            self._queued.discard(transfer.object_id)
+            self._settle(transfer, requeue=False)
+        return None
+
+    def _allowance(self, transfer: OutgoingTransfer, now: float) -> int:
+        """How many datagrams of `transfer` may leave now: none until a quantum is at hand."""
+        size = transfer.datagram_size + WIRE_OVERHEAD
+        controller = self.controller
+        pacer = controller.pacer
+        affordable = int(pacer.available(now) / size + 1e-6)
+        if affordable < self._quantum(transfer):
+            return 0
+        window = controller.window_bytes - self._flight_bytes
+        if window < size:
+            return 0
+        return int(min(transfer.backlog, affordable, MAX_RUN, window // size))
+
+    def _quantum(self, transfer: OutgoingTransfer) -> int:
+        size = transfer.datagram_size + WIRE_OVERHEAD
+        return min(transfer.backlog, MAX_RUN, max(2, int(self.controller.pacer.rate * QUANTUM_S / size)))
+
+    def next_send_at(self, now: float) -> float:
+        """When `next_run` may have something, infinity when nothing waits, or only a state can open the window."""
+        queue = self._small or self._large
+        if not queue:
+            return _NEVER
+        transfer = queue[0]
+        size = transfer.datagram_size + WIRE_OVERHEAD
+        if transfer.backlog and self.controller.window_bytes - self._flight_bytes < size:
+            return _NEVER
+        return self.controller.pacer.ready_at(self._quantum(transfer) * size, now)
+
+    def take_cancels(self, now: float) -> list[bytes]:
+        """Cancel datagrams to send. They are not paced: a few octets each, and one at a time per transfer."""
+        if not self._cancels:
+            return []
+        cancels = [transfer.take_cancel(now) for transfer in self._cancels if transfer.wants_cancel]
+        for transfer in self._cancels:
+            self._settle(transfer)
+        self._cancels = []
+        return cancels
+
+    def receive_state(self, state: TransferState, now: float) -> None:
+        """Take one parsed state. Those of transfers that are not ours (any more) are ignored."""
+        transfer = self._transfers.get(state.object_id)
+        if transfer is None:
+            return
+        feedback = transfer.receive_state(state, now)
+        if feedback is not None:
+            if feedback.rtt_s is not None:
+                self.rtt.sample(feedback.rtt_s, now)
+            if feedback.confirmed_s is not None:
+                self.confirmation.sample(feedback.confirmed_s, now)
+            if feedback.delivered or feedback.lost:
+                self.loss.count(feedback.delivered + feedback.lost, feedback.delivered)
+            size = transfer.datagram_size + WIRE_OVERHEAD
+            self.controller.on_feedback(feedback, size, self._flight_bytes, now)
+        self._settle(transfer)
+
+    def get_timer(self) -> float:
+        """When `handle_timer` is due; infinity for never."""
+        return self._timers[0][0] if self._timers else _NEVER
+
+    def handle_timer(self, now: float) -> int:
+        """Act on the time. Returns the longest row of unanswered questions among the transfers that asked again."""
+        worst = 0
+        while self._timers and self._timers[0][0] <= now:
+            due, object_id = heapq.heappop(self._timers)
+            transfer = self._transfers.get(object_id)
+            if transfer is None or self._due.get(object_id) != due:
+                continue
+            del self._due[object_id]
+            transfer.set_loss(self.loss.rate)
+            if transfer.handle_timer(now):
+                worst = max(worst, transfer.silences)
+                self.controller.on_silence(now)
+            if transfer.wants_cancel:
+                self._cancels.append(transfer)
+            self._settle(transfer)
+        return worst
+
+    def cancel(self, transfer: OutgoingTransfer, now: float) -> None:
+        """The caller gives up."""
+        transfer.cancel(now)
+        if transfer.wants_cancel:
+            self._cancels.append(transfer)
+        self._settle(transfer)
+
+    def drop(self, transfer: OutgoingTransfer) -> None:
+        """Forget a transfer at once; it does not appear in `ended`."""
+        if self._transfers.pop(transfer.object_id, None) is not None:
+            self._due.pop(transfer.object_id, None)
+            self._flight_bytes -= self._flight.pop(transfer.object_id, 0)
+
+    def change_session(self) -> None:
+        """New keys: see OutgoingTransfer.change_session."""
+        for transfer in self._transfers.values():
+            transfer.change_session()
+            self._settle(transfer)
+
+    @property
+    def learned(self) -> Learned:
+        return Learned(self.rtt.smoothed_s, self.rtt.variation_s, self.loss.rate, self.controller.learned_rate)
+
+    def _settle(self, transfer: OutgoingTransfer, *, requeue: bool = True) -> None:
+        """Bring queue, timers, flight and `ended` up to date after something happened to `transfer`."""
+        object_id = transfer.object_id
+        if object_id not in self._transfers:
+            return
+        if transfer.outcome is not None:
+            self.drop(transfer)
+            self.ended.append(transfer)
+            return
+        if transfer.backlog and requeue and object_id not in self._queued:
+            self._queued.add(object_id)
+            (self._small if transfer.backlog <= SMALL else self._large).append(transfer)
+        in_flight = transfer.in_flight * (transfer.datagram_size + WIRE_OVERHEAD)
+        self._flight_bytes += in_flight - self._flight.get(object_id, 0)
+        self._flight[object_id] = in_flight
+        due = transfer.get_timer()
+        known = self._due.get(object_id)
+        if known is None or due < known:
+            self._due[object_id] = due
+            heapq.heappush(self._timers, (due, object_id))
