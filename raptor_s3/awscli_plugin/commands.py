@@ -66,7 +66,9 @@ def command_class(name: str) -> type[VerbCommand]:
         "NAME": name,
         "VERB": verb,
         "DESCRIPTION": verb.opening,
-        "EXAMPLES": "".join(f"{remark[:1].upper()}{remark[1:]}::\n\n    aws raptor {command}\n\n" for command, remark in verb.examples),
+        "EXAMPLES": "".join(
+            f"{remark[:1].upper()}{remark[1:]}::\n\n    aws raptor {command}\n\n" for command, remark in verb.examples
+        ),
         "ARG_TABLE": [_argument(option) for option in verb.options if option is not PROFILE],
     }
     return type(f"{name.capitalize()}Command", (VerbCommand,), attributes)

@@ -127,7 +127,6 @@ def _provide_key(path: Path, prompter: Prompter) -> None:
 
 def _test(config: RaptorConfig, out: Output) -> bool:
     """Handshake and a few pings; whether the endpoint answered."""
-    from raptor_s3.cli.main import explain
     from raptor_s3.cli.ping import Summary, pings
 
     out.note(f"Testing {config.endpoint} ...")
@@ -138,7 +137,7 @@ def _test(config: RaptorConfig, out: Output) -> bool:
     except (RaptorError, OSError) as error:
         if isinstance(error, ConfigError):
             raise
-        out.error(f"no answer: {explain(error)}")
+        out.error(f"no answer: {output.explain(error)}")
         return False
     if not summary.received:
         out.error(f"the gateway shook hands but answered none of {summary.sent} pings")

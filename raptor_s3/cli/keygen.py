@@ -31,7 +31,8 @@ def create_key_file(path: Path) -> str:
     from raptor_s3.wireguard.keys import generate_private_key, key_to_base64, public_key
 
     private = generate_private_key(os.urandom)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        os.makedirs(path.parent, mode=0o700)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -64,9 +65,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
     else:
         try:
             public = create_key_file(path)
-        except FileExistsError:
+        except FileExistsError as error:
+            if error.filename != os.fspath(path):
+                raise UsageError(f"can't write {path}: {error.filename} is in the way") from None
             raise UsageError(
-                f"{path} exists and stays as it is. Its public key: raptor keygen {args.file} --public. "
+                f"{path} exists and stays as it is. Its public key: raptor keygen {path} --public. "
                 "A new key: name another file, or move this one away first"
             ) from None
         except OSError as error:

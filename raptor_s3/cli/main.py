@@ -1,6 +1,6 @@
 """The console script `raptor`: which verb, which exit code (docs/cli.md).
 
-    raptor FILE_OR_FOLDER DESTINATION [options]    a destination makes it a send, whatever the file is called
+    raptor FILE_OR_FOLDER DESTINATION [options]    a file that is called like a verb: raptor ./status s3://...
     raptor VERB [options]
 
 Exit codes: 0 all that was asked for happened (every file confirmed), 1 some of it failed, 2 the command line or the settings are
@@ -15,11 +15,13 @@ import argparse
 import importlib
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, NoReturn
 
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_USAGE, UsageError, add_options, epilog
-from raptor_s3.cli.output import Output
+from raptor_s3.cli.output import Output, explain
 from raptor_s3.errors import ConfigError, RaptorError
 
 if TYPE_CHECKING:
@@ -91,11 +93,6 @@ def overview() -> str:
     return OVERVIEW.format(verbs="".join(f"  {name:<10} {summary}\n" for name, summary in VERBS.items()))
 
 
-def is_send(arguments: Sequence[str]) -> bool:
-    """Whether no verb is named: a file called `status` is sent by `raptor status wg://...` all the same."""
-    return arguments[0] not in VERBS or any(text.startswith(("s3://", "wg://", "udp://")) for text in arguments[1:2])
-
-
 def load_verb(name: str) -> Verb:
     verb: Verb = importlib.import_module(f"raptor_s3.cli.{name}").VERB
     return verb
@@ -113,26 +110,14 @@ def run_verb(verb: Verb, args: argparse.Namespace, output: Output) -> int:
         return EXIT_FAILED
 
 
-def explain(error: BaseException) -> str:
-    """What went wrong and what to do about it, in one line."""
-    from raptor_s3 import errors
-
-    text = str(error) or type(error).__name__
-    if isinstance(error, errors.HandshakeTimeout):
-        return f"{text}. Is UDP to the endpoint open, is server_key its key, and does its operator know ours? Try: raptor ping"
-    if isinstance(error, errors.ConfirmationTimeout):
-        return f"{text}. The link or the receiver is too slow or silent. Try: raptor ping; a longer --timeout"
-    return text
-
-
 def _run(arguments: list[str]) -> int:
-    name = "send" if is_send(arguments) else arguments.pop(0)
+    name = arguments.pop(0) if arguments[0] in VERBS else "send"
     if name == "gateway":
         return _run_gateway(arguments)
     verb = load_verb(name)
     parser = _Parser(
         prog="raptor" if name == "send" else f"raptor {name}",
-        description=verb.opening,
+        description="\n".join(textwrap.wrap(verb.opening, width=min(shutil.get_terminal_size().columns, 100))),
         epilog=epilog(verb, "raptor"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

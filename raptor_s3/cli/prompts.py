@@ -1,6 +1,7 @@
 """Questions on the terminal, answered by a line each.
 
-Invariant: without a terminal no question is asked: the default counts, and what has no default is a UsageError that names the option.
+Invariant: without a terminal no question is asked: the default counts, and what has no default is a UsageError that
+names the option.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ CONFIG = """\
 [default]
 region = eu-central-1
 s3 =
-    max_concurrent_requests = 20   
+    max_concurrent_requests = 20
     # indented remark
 
     multipart_threshold = 64MB

@@ -1,0 +1,282 @@
+"""`raptor FILE_OR_FOLDER DESTINATION`: files through the engine, many in flight, a line or a bar for what became of each.
+
+    s3://bucket/key   with a put header, over the profile's endpoint; the answer carries S3's ETag
+    wg://host:port    as the published CLI sends: a timestamped relative path for a name, RFC 5053's degrees, no put header
+
+Invariant: at most MAX_IN_FLIGHT_BYTES of file content are in memory, and exit code 0 means that every file was confirmed as
+`--confirm` asks.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from raptor_s3.cli.destination import Bucket, Receiver, Upload, list_uploads, parse_destination, timestamp_prefix
+from raptor_s3.cli.options import (
+    EXIT_FAILED,
+    EXIT_OK,
+    JSON,
+    PROFILE,
+    Option,
+    UsageError,
+    Verb,
+    non_negative_float,
+    positive_float,
+)
+from raptor_s3.cli.output import explain
+from raptor_s3.errors import ConfigError, RaptorError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from raptor_s3.cli.output import Output
+    from raptor_s3.cli.report import Report
+    from raptor_s3.net.engine import Engine, PutOutcome
+    from raptor_s3.routing.config import RaptorConfig
+
+MAX_IN_FLIGHT = 256
+MAX_IN_FLIGHT_BYTES = 64 << 20
+SLOWEST_BITS_PER_SECOND = 1_000_000
+CONFIRMATIONS = ("none", "any", "packets", "block", "file")
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    destination = parse_destination(args.destination)
+    config = load_config(args, destination)
+    _warn_about_secrets(args, output)
+    prefix = timestamp_prefix(time.time()) if isinstance(destination, Receiver) and not args.no_prefix else ""
+    uploads = list(list_uploads(args.source, destination, recursive=args.recursive, prefix=prefix, warn=output.warn))
+    if not uploads:
+        hint = "" if args.recursive else "; to send what its folders hold: --recursive"
+        raise UsageError(f"{args.source} holds no file to send{hint}")
+    from raptor_s3.cli.report import Report
+    from raptor_s3.net.engine import Engine
+
+    engine = Engine.for_endpoint(config.endpoint_settings())
+    sender = Sender(engine, destination, config, args)
+    with Report(output, destination, uploads) as report:
+        transfer(sender, uploads, report)
+    return EXIT_FAILED if report.failed else EXIT_OK
+
+
+class Sender:
+    """Turns an upload and its content into a put on the engine."""
+
+    def __init__(self, engine: Engine, destination: Bucket | Receiver, config: RaptorConfig, args: argparse.Namespace) -> None:
+        self._engine = engine
+        self._destination = destination
+        self._timeout_s: float | None = args.timeout
+        self._config = config
+        default = config.confirm if isinstance(destination, Bucket) else "packets"
+        self._confirm = "none" if args.block_timeout == 0 else args.confirm or default
+        self._content_type: str | None = args.content_type
+        self._metadata: dict[str, str] | None = args.metadata
+
+    def submit(self, upload: Upload, body: bytes) -> Future[PutOutcome]:
+        """Raises ValueError for what can't be coded: a body or a name that is too long."""
+        timeout_s = self._timeout_s or self._config.timeout_s + len(body) * 8 / SLOWEST_BITS_PER_SECOND
+        if isinstance(self._destination, Receiver):
+            return self._engine.submit_object(upload.name, body, timeout_s=timeout_s, confirm=self._confirm)
+        return self._engine.submit(self.fields(self._destination, upload, body), body, timeout_s=timeout_s, confirm=self._confirm)
+
+    def fields(self, bucket: Bucket, upload: Upload, body: bytes) -> dict[str, Any]:
+        """The PutObject parameters of this upload."""
+        from raptor_s3.wire.put_header import crc32_field
+
+        fields: dict[str, Any] = {"Bucket": bucket.name, "Key": upload.name, "ChecksumCRC32": crc32_field(body)}
+        content_type = self._content_type or _guess_content_type(upload.name)
+        if content_type:
+            fields["ContentType"] = content_type
+        if self._metadata:
+            fields["Metadata"] = self._metadata
+        return fields
+
+
+def transfer(sender: Sender, uploads: Sequence[Upload], report: Report) -> None:
+    """Send them all, many at once, and report each when it is done. Files that can't be read or sent count as failed."""
+    done: queue.SimpleQueue[tuple[Upload, int, Future[PutOutcome]]] = queue.SimpleQueue()
+    in_flight = in_flight_bytes = 0
+
+    def settle_one() -> None:
+        nonlocal in_flight, in_flight_bytes
+        upload, size_bytes, future = done.get()
+        in_flight -= 1
+        in_flight_bytes -= size_bytes
+        _report(report, upload, size_bytes, future)
+
+    for upload in uploads:
+        try:
+            body = _read(upload)
+        except OSError as error:
+            report.fail(upload, 0, f"can't be read: {error.strerror}")
+            continue
+        while in_flight and (in_flight >= MAX_IN_FLIGHT or in_flight_bytes + len(body) > MAX_IN_FLIGHT_BYTES):
+            settle_one()
+        try:
+            future = sender.submit(upload, body)
+        except ConfigError:
+            raise
+        except (RaptorError, ValueError) as error:
+            report.fail(upload, len(body), explain(error))
+            continue
+        in_flight += 1
+        in_flight_bytes += len(body)
+        future.add_done_callback(functools.partial(_enqueue, done, upload, len(body)))
+    while in_flight:
+        settle_one()
+
+
+def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> RaptorConfig:
+    """The settings for this destination: the profile's for S3, the command line's and the environment's for a receiver.
+
+    A receiver that is the profile's own endpoint also gets the profile's keys. Raises ConfigError.
+    """
+    from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.profile import read_profile
+
+    profile = read_profile(name=args.profile)
+    given = {"server_key": args.server_key, "client_key": args.client_key, "client_key_file": args.client_key_file}
+    given |= {"overhead": args.overhead, "rate_mbps": args.rate_mbps, "code": args.code}
+    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if isinstance(destination, Bucket):
+        config = RaptorConfig.load(profile.scoped_config, overrides=overrides, source=profile.source, services=profile.services)
+        if config.endpoint is None:
+            raise ConfigError(
+                "no endpoint is set: run raptor configure, or name one: raptor FILE wg://HOST:PORT",
+                source=profile.source,
+                key="endpoint",
+            )
+        return config
+    section = profile.scoped_config.get("raptor")
+    is_own = isinstance(section, dict) and section.get("endpoint") == destination.url
+    overrides["endpoint"] = destination.url
+    overrides.setdefault("code", "published")
+    if not destination.is_encrypted:
+        overrides["allow_plaintext"] = True  # the destination was named, and says what it is
+    return RaptorConfig.load({"raptor": section} if is_own else {}, overrides=overrides, source=profile.source)
+
+
+def confirmation(text: str) -> str:
+    """The weakest of the confirmations in `text`, such as `file` or the published CLI's `PACKETS|BLOCK`, in lower case."""
+    names = [name.strip().lower() for name in text.replace(",", "|").split("|")]
+    for name in names:
+        if name not in CONFIRMATIONS:
+            raise ValueError(f"name one of {', '.join(CONFIRMATIONS)}")
+    return min(("packets" if name == "any" else name for name in names), key=CONFIRMATIONS.index)
+
+
+def metadata(text: str) -> dict[str, str]:
+    """`{"a": "1", "b": "2"}` from `a=1,b=2`, as `aws s3 cp --metadata` takes it."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and separator for name, separator, _ in pairs):
+        raise ValueError("write NAME=VALUE,NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _warn_about_secrets(args: argparse.Namespace, output: Output) -> None:
+    if args.client_key is not None:
+        output.warn(
+            "--client-key shows the private key to everyone who can list this machine's processes: "
+            "use --client-key-file or RAPTOR_CLIENT_KEY"
+        )
+
+
+def _enqueue(done: queue.SimpleQueue[Any], upload: Upload, size_bytes: int, future: Future[PutOutcome]) -> None:
+    done.put((upload, size_bytes, future))
+
+
+def _report(report: Report, upload: Upload, size_bytes: int, future: Future[PutOutcome]) -> None:
+    try:
+        outcome = future.result()
+    except RaptorError as error:
+        report.fail(upload, size_bytes, explain(error))
+    else:
+        report.succeed(upload, size_bytes, outcome)
+
+
+def _read(upload: Upload) -> bytes:
+    return sys.stdin.buffer.read() if upload.path is None else upload.path.read_bytes()
+
+
+def _guess_content_type(name: str) -> str | None:
+    import mimetypes
+
+    return mimetypes.guess_type(name)[0]
+
+
+VERB = Verb(
+    name="send",
+    summary="send files",
+    opening=(
+        "Sends a file, or the files of a folder, to S3 through the endpoint of the profile (s3://), or to a receiver (wg://, "
+        "udp://) as the published raptor CLI does. Many files are in flight at once. Exit code: 0 all confirmed, 1 some failed, "
+        "2 wrong usage or settings."
+    ),
+    options=(
+        Option("source", "A file, a folder, or - for standard input.", "FILE_OR_FOLDER", is_positional=True, is_required=True),
+        Option(
+            "destination",
+            "s3://BUCKET/KEY, wg://HOST:PORT or udp://HOST:PORT.",
+            "DESTINATION",
+            is_positional=True,
+            is_required=True,
+        ),
+        Option("recursive", "Of a folder, send its subfolders, too.", is_switch=True, default=False),
+        Option("server-key", "The receiver's public key.", "BASE64"),
+        Option("client-key-file", "File with this device's private key; see raptor keygen.", "FILE"),
+        Option("client-key", "The private key itself. Others can see it: prefer the file, or RAPTOR_CLIENT_KEY.", "BASE64"),
+        Option(
+            "confirm",
+            "Wait for none, any, packets, block or file (the object is in S3). Default: file, or any for wg://.",
+            "WHAT",
+            parse=confirmation,
+        ),
+        Option(
+            "timeout",
+            "Seconds that a file may take, from its first datagram to its confirmation.",
+            "SECONDS",
+            parse=positive_float,
+        ),
+        Option("overhead", "Fraction of repair symbols in the first flight, such as 0.05; else by measured loss.", "NUMBER"),
+        Option("rate-mbps", "Never send faster than this; else start at 10 and follow the link.", "NUMBER"),
+        Option(
+            "block-timeout",
+            "0: do not wait for confirmations. Other values: accepted; repair is timed by the measured round trip.",
+            "SECONDS",
+            parse=non_negative_float,
+        ),
+        Option(
+            "no-prefix",
+            "At wg://, name objects by their relative path, without a timestamp in front.",
+            is_switch=True,
+            default=False,
+        ),
+        Option(
+            "code",
+            "published: RFC 5053's degrees, for the published backend (default for wg://); rfc6330 for s3://.",
+            choices=("rfc6330", "published"),
+        ),
+        Option("content-type", "At s3://, the objects' type; else guessed from the name.", "TYPE"),
+        Option("metadata", "At s3://, the objects' metadata.", "NAME=VALUE,...", parse=metadata),
+        PROFILE,
+        Option("verbose", "Say how each file was cut and sent.", is_switch=True, default=False),
+        Option("silent", "Print nothing but usage errors.", is_switch=True, default=False),
+        JSON,
+    ),
+    run=run,
+    examples=(
+        ("photo.jpg s3://my-bucket/2026/photo.jpg", "one object; prints its ETag"),
+        ("./photos s3://my-bucket/2026 --recursive", "a tree, many files in flight"),
+        ("- s3://my-bucket/reading.json < reading.json", "from a pipe"),
+        (
+            "photo.jpg wg://203.0.113.42:2048 --server-key BASE64 --client-key-file ~/.aws/raptor.key",
+            "to a published backend, stored as <timestamp>/photo.jpg",
+        ),
+    ),
+)
