@@ -63,7 +63,7 @@ def decide(facts: RequestFacts, config: RaptorConfig, link: LinkEstimate | None 
 
     A body of unknown length passes; reading it must stop at `body_limit`.
     """
-    reason = _request_reason(facts) or _size_reason(facts.size_bytes, config, link)
+    reason = _request_reason(facts, config) or _size_reason(facts.size_bytes, config, link)
     return Decision(Route.HTTPS, reason) if reason else FAST
 
 
@@ -131,8 +131,10 @@ def automatic_threshold(link: LinkEstimate | None) -> int:
     return best
 
 
-def _request_reason(facts: RequestFacts) -> str:
-    if facts.auth_type != "v4" or facts.signing_name != "s3":
+def _request_reason(facts: RequestFacts, config: RaptorConfig) -> str:
+    # Unsigned: the AWS CLI makes such clients for `--transport raptor`, which needs no credentials and never gets to HTTPS.
+    is_unsigned = facts.auth_type == "none" and config.transport == "raptor"
+    if not is_unsigned and (facts.auth_type != "v4" or facts.signing_name != "s3"):
         return f"signing is {facts.auth_type} for {facts.signing_name}, not v4 for s3"
     if len(facts.key.encode("utf-8", "surrogatepass")) > MAX_KEY:
         return f"the key is longer than {MAX_KEY} octets"
