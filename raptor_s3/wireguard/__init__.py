@@ -7,9 +7,12 @@
     keys        X25519 key pairs and their base64 form
     replay      the sliding window over received counters (RFC 6479)
     counters    nonces for sending, taken from ranges that may be shared between processes
+    arena       many transport messages at once, in C where it was built
     session     one pair of transport keys: seal and open datagrams
     handshake   Noise_IKpsk2, driven by noiseprotocol (imported only when a handshake starts)
+    noise_backend   libsodium and hashlib as noiseprotocol's primitives
     cookie      mac1, mac2, cookie replies: denial-of-service defence (whitepaper 5.3, 5.4.4, 5.4.7)
+    ratelimit   load meter and token buckets
     tunnel      initiator for one peer: `Tunnel`
     listener    responder for many peers: `Listener`
 

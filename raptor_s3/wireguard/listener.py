@@ -29,7 +29,7 @@ from raptor_s3.errors import MalformedPacket, SessionExpired, WireGuardError
 from raptor_s3.wireguard import constants, messages
 from raptor_s3.wireguard.cookie import MacChecker, MacWriter
 from raptor_s3.wireguard.keys import KeyPair, generate_private_key
-from raptor_s3.wireguard.ratelimit import LoadMeter, TokenBuckets
+from raptor_s3.wireguard.ratelimit import LoadMeter, TokenBuckets, source_network
 from raptor_s3.wireguard.session import Session
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class _Peer:
     preshared_key: bytes | None
     mac_writer: MacWriter
     greatest_timestamp: bytes = b""
+    last_response: tuple[int, bytes] | None = None  # our index and mac1 in it, until a cookie reply has used them
     sessions: dict[int, Session] = field(default_factory=dict)  # by local index, the one heard from last at the end
 
 
@@ -174,6 +175,8 @@ class Listener:
                 return self._receive_transport(message, source, now)
             if kind == messages.TYPE_INITIATION:
                 return self._receive_initiation(bytes(message), source, now)
+            if kind == messages.TYPE_COOKIE_REPLY:
+                return self._receive_cookie_reply(message, now)
         except MalformedPacket:
             pass
         except SessionExpired:
@@ -213,7 +216,7 @@ class Listener:
                 self.stats.cookie_replies += 1
                 reply = self._mac_checker.cookie_reply(initiation.sender_index, initiation.mac1, source, now)
                 return [Send(reply, source)]
-            if not self._source_buckets.take(source[0], now):
+            if not self._source_buckets.take(source_network(source[0]), now):
                 self.stats.rate_limited += 1
                 return []
         return self._respond(initiation, source, now)
@@ -238,6 +241,7 @@ class Listener:
         response = messages.build_response(index, initiation.sender_index, noise)
         response = peer.mac_writer.finish(response, now)
 
+        peer.last_response = (index, messages.parse_response(response).mac1)
         peer.greatest_timestamp = handshake.timestamp
         self._add(
             peer,
@@ -254,10 +258,25 @@ class Listener:
         self.stats.handshakes += 1
         return [Send(response, source)]
 
+    def _receive_cookie_reply(self, message: Buffer, now: float) -> list[Outcome]:
+        """The peer was under load when our response came: the next response to it carries a mac2."""
+        reply = messages.parse_cookie_reply(message)
+        session = self._sessions.get(reply.receiver_index)
+        peer = self._peers[session.peer_key] if session else None
+        if peer is None or peer.last_response is None or peer.last_response[0] != reply.receiver_index:
+            self.stats.unknown_session += 1
+            return []
+        peer.mac_writer.receive_cookie(reply, peer.last_response[1], now)
+        peer.last_response = None
+        return []
+
     def _add(self, peer: _Peer, session: Session) -> None:
+        for kept in [kept for kept in peer.sessions.values() if kept.is_expired(session.created_at)]:
+            self._remove(kept)
         while len(peer.sessions) >= self.max_sessions_per_peer:
-            unconfirmed = (kept for kept in peer.sessions.values() if not kept.is_confirmed)
-            self._remove(next(unconfirmed, None) or next(iter(peer.sessions.values())))
+            unconfirmed = [kept for kept in peer.sessions.values() if not kept.is_confirmed]
+            oldest = min(unconfirmed, key=lambda kept: kept.created_at, default=next(iter(peer.sessions.values())))
+            self._remove(oldest)
         # In front: a session that has not been heard from yet is not the peer's latest.
         peer.sessions = {session.local_index: session, **peer.sessions}
         self._sessions[session.local_index] = session

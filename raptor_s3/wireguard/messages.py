@@ -26,6 +26,8 @@ _INITIATION = struct.Struct("<II108s16s16s")
 _RESPONSE = struct.Struct("<III48s16s16s")
 _COOKIE_REPLY = struct.Struct("<II24s32s")
 TRANSPORT_HEADER: Final = struct.Struct("<IIQ")
+# Whitepaper 5.4.6: the nonce is 32 zero bits and the counter.
+NONCE: Final = struct.Struct("<4xQ")
 
 INITIATION_SIZE: Final = _INITIATION.size
 RESPONSE_SIZE: Final = _RESPONSE.size

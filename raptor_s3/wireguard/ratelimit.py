@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 
+def source_network(address: str) -> str:
+    """What shares a bucket: an IPv4 address, or an IPv6 /64, since a single host may have all of it."""
+    import ipaddress
+
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address) or parsed.ipv4_mapped:
+        return address
+    return parsed.packed[:8].hex()
+
+
 class LoadMeter:
     """Counts events in windows of one second.
 

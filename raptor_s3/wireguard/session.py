@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
 from raptor_s3.wireguard import constants
+from raptor_s3.wireguard.arena import seal_messages
 from raptor_s3.wireguard.counters import CounterRange
-from raptor_s3.wireguard.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
+from raptor_s3.wireguard.messages import NONCE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from raptor_s3.wireguard.replay import ReplayWindow
 from raptor_s3.wireguard.sodium import NULL, aead_decrypt, aead_encrypt, ffi
 
@@ -31,7 +32,6 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 _HEADER = constants.TRANSPORT_HEADER_SIZE
 _OVERHEAD = constants.TRANSPORT_OVERHEAD
-_NO_NONCE_PREFIX = bytes(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class Session:
         size = len(source)
         message = bytearray(size + _OVERHEAD)
         TRANSPORT_HEADER.pack_into(message, 0, TYPE_TRANSPORT, self.remote_index, counter)
-        nonce = _NO_NONCE_PREFIX + message[8:16]
-        aead_encrypt(ffi.from_buffer(message) + _HEADER, NULL, source, size, NULL, 0, NULL, bytes(nonce), self._send_key)
+        nonce = NONCE.pack(counter)
+        aead_encrypt(ffi.from_buffer(message) + _HEADER, NULL, source, size, NULL, 0, NULL, nonce, self._send_key)
         return bytes(message)
 
     def seal_arena(self, arena: Buffer, count: int, size: int, stride: int, out: Buffer, now: float) -> int:
@@ -139,23 +139,8 @@ class Session:
             raise SessionExpired("session is older than REJECT_AFTER_TIME")
         if count <= 0:
             return 0
-        message_size = size + _OVERHEAD
-        source, target = ffi.from_buffer(arena), ffi.from_buffer(out, require_writable=True)
-        if size < 0 or stride < size or (count - 1) * stride + size > len(source) or count * message_size > len(target):
-            raise ValueError("arena or out too small")
         counter = self.counters.take(count, now)
-        view = memoryview(out).cast("B")
-        key, index = self._send_key, self.remote_index
-        read, write = source + 0, target + _HEADER
-        for offset in range(0, count * message_size, message_size):
-            TRANSPORT_HEADER.pack_into(view, offset, TYPE_TRANSPORT, index, counter)
-            nonce = counter.to_bytes(12, "little")
-            nonce = nonce[8:] + nonce[:8]
-            aead_encrypt(write, NULL, read, size, NULL, 0, NULL, nonce, key)
-            counter += 1
-            read += stride
-            write += message_size
-        return count * message_size
+        return seal_messages(self._send_key, self.remote_index, counter, arena, count, size, stride, out)
 
     def open(self, message: Buffer, now: float) -> bytes:
         """The plaintext of a transport data message for this session; b"" is a keepalive.
@@ -176,8 +161,7 @@ class Session:
         if not window.is_fresh(counter):
             raise AuthenticationFailed("counter was received before, or is too old to know")
         plaintext = bytearray(size)
-        nonce = counter.to_bytes(12, "little")
-        nonce = nonce[8:] + nonce[:8]
+        nonce = NONCE.pack(counter)
         if aead_decrypt(ffi.from_buffer(plaintext), NULL, NULL, source + _HEADER, size + 16, NULL, 0, nonce, self._receive_key):
             raise AuthenticationFailed("tag does not verify")
         window.mark(counter)

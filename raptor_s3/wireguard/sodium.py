@@ -24,6 +24,8 @@ if _lib.sodium_init() < 0:
 ffi: Final[Any] = _ffi
 NULL: Final[Any] = _ffi.NULL
 aead_encrypt: Final[Any] = _lib.crypto_aead_chacha20poly1305_ietf_encrypt
+# For C that is handed the function instead of linking libsodium.
+aead_encrypt_address: Final[int] = int(_ffi.cast("uintptr_t", _ffi.addressof(_lib, "crypto_aead_chacha20poly1305_ietf_encrypt")))
 aead_decrypt: Final[Any] = _lib.crypto_aead_chacha20poly1305_ietf_decrypt
 
 _KEY_SIZE = 32
