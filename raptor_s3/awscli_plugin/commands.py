@@ -96,11 +96,13 @@ def _argument(option: Option) -> dict[str, Any]:
     argument: dict[str, Any] = {"name": option.name, "help_text": option.help}
     if option.is_switch:
         return argument | {"action": "store_true"}
-    argument |= {"cli_type_name": "string", "no_paramfile": True, "required": option.is_required}
+    argument |= {"cli_type_name": "string", "no_paramfile": True}
     if option.choices:
         argument["choices"] = list(option.choices)
     if option.is_positional:
         argument |= {"positional_arg": True, "synopsis": f"<{option.name}>"}
         if not option.is_required:
             argument |= {"nargs": "?", "synopsis": f"[<{option.name}>]"}
+    elif option.is_required:
+        argument["required"] = True
     return argument

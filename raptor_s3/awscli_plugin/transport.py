@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 COMMANDS = ("cp", "mv", "sync")
 AUTO, RAPTOR, HTTPS = "auto", "raptor", "https"
+S3_MULTIPART_THRESHOLD = 8 << 20  # `aws s3`'s default
 ARGUMENT = {
     "name": "transport",
     "choices": [AUTO, RAPTOR, HTTPS],
@@ -84,9 +85,10 @@ def switch_on(session: Any, command: str, transport: str | None, parsed_args: An
         return False
     if transport == RAPTOR:
         _be_strict(session, command, parsed_args, parsed_globals)
-    from raptor_s3.routing import hooks
+    from raptor_s3.routing import hooks, policy
 
-    hooks.attach(session.get_component("event_emitter"), config)
+    _send_whole(session, policy.MAX_BODY if transport == RAPTOR else config.threshold_bytes or 0)
+    hooks.attach(session.get_component("event_emitter"), config, source="aws")
     return True
 
 
@@ -143,3 +145,24 @@ def _do_without_credentials(session: Any) -> None:
     unsigned = Config(signature_version=UNSIGNED)
     present = session.get_default_client_config()
     session.set_default_client_config(present.merge(unsigned) if present is not None else unsigned)
+
+
+def _send_whole(session: Any, size_bytes: int) -> None:
+    """Let bodies up to this size be one PutObject each: multipart uploads, from 8 MiB by default, never take the fast path."""
+    from raptor_s3.routing.parsers import parse_size
+
+    read = session.get_scoped_config
+
+    def get_scoped_config() -> dict[str, Any]:
+        config: dict[str, Any] = dict(read())
+        section = config.get("s3")
+        section = dict(section) if isinstance(section, dict) else {}
+        try:
+            present = parse_size(section.get("multipart_threshold", S3_MULTIPART_THRESHOLD))
+        except ValueError:
+            return config  # the command itself says what is wrong with it
+        if present <= size_bytes:
+            config["s3"] = section | {"multipart_threshold": str(size_bytes + 1)}
+        return config
+
+    session.get_scoped_config = get_scoped_config

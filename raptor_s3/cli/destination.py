@@ -90,11 +90,12 @@ def list_uploads(
     if not root.is_dir():
         if not root.is_file():
             raise UsageError(f"{source} is neither a file nor a folder (to send a stream: raptor - s3://BUCKET/KEY)")
-        found = [(root, root.resolve().name if root.name in ("", "..") else root.name)]
+        found: Iterator[Path] = iter([root])
     else:
-        found = ((path, path.relative_to(root).as_posix()) for path in _walk(root, recursive, warn))
-    for path, relative in found:
-        name = _name(relative, destination, prefix, is_folder=root.is_dir())
+        found = _walk(root, recursive, warn)
+    for path in found:
+        relative = root.name if path == root else path.relative_to(root).as_posix()
+        name = _name(relative, destination, prefix, is_folder=path != root)
         limit = MAX_OBJECT_ID_BYTES if isinstance(destination, Receiver) else MAX_KEY_BYTES
         try:
             length = len(name.encode())

@@ -126,6 +126,14 @@ def seconds(duration_s: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def age(duration_s: float) -> str:
+    """
+    >>> age(0.4), age(34.2), age(150.0), age(7200)
+    ('0 s', '34 s', '2 min', '2 h 0 min')
+    """
+    return f"{max(duration_s, 0):.0f} s" if duration_s < 120 else seconds(duration_s)
+
+
 def percent(fraction: float) -> str:
     return f"{fraction * 100:.1f}%"
 

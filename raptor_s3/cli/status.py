@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, Verb, positive_int
-from raptor_s3.cli.output import count, percent, seconds, size
+from raptor_s3.cli.output import age, count, percent, seconds, size
 from raptor_s3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ def facts(status: Status) -> list[tuple[str, str]]:
     if status.handshake_age_s is None:
         session = "none: the next put shakes hands first"
     else:
-        session = f"handshake {seconds(status.handshake_age_s)} ago, good for {seconds(status.handshake_valid_s or 0)} more"
+        session = f"handshake {age(status.handshake_age_s)} ago, good for {age(status.handshake_valid_s or 0)} more"
     breaker = "closed: puts take the fast path"
     if status.breaker_open_s:
-        breaker = f"open for {seconds(status.breaker_open_s)} more: {status.breaker_reason}"
+        breaker = f"open for {age(status.breaker_open_s)} more: {status.breaker_reason}"
     elif status.breaker_failures:
         breaker = f"half open: the next put tries again after: {status.breaker_reason}"
     return [
@@ -152,7 +152,7 @@ def row(put: PutRecord, now: float) -> tuple[str, str, str, str, str, str]:
         why = f"{put.error or put.status}: {why}" if why != put.error else why
     shown_size = "" if put.size_bytes is None else size(put.size_bytes)
     what = f"s3://{put.bucket}/{put.key}" if put.bucket else put.key
-    return f"{seconds(max(now - put.at, 0))} ago", what, shown_size, put.route, seconds(put.elapsed_s), why
+    return f"{age(now - put.at)} ago", what, shown_size, put.route, seconds(put.elapsed_s), why
 
 
 def mix(status: Status) -> str:
