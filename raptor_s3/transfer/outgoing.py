@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 QUESTION: Final = 2
 """Symbols sent on the first silence: enough to make the receiver answer, few enough for a full queue."""
 MAX_QUESTION: Final = 8
+FIRST_BURST: Final = 10
 MAX_BACKOFF: Final = 6
 _CANCEL_PAYLOAD_ID: Final = bytes(4)
 
@@ -348,9 +349,22 @@ class OutgoingTransfer:
     def set_loss(self, loss: float) -> None:
         self._loss = loss
 
-    def change_session(self) -> None:
-        """The tunnel has new keys: the receiver behind them may be another one, that knows nothing of this transfer."""
+    def change_session(self, now: float) -> None:
+        """Go on under new keys: the receiver behind them may be another one, that knows nothing of this transfer.
+
+        What it has not answered is asked again at once, with as many symbols as make a small object whole.
+        """
         self._is_heard = False
+        self._asked_at = now
+        if self._phase is _Phase.CANCELLING:
+            self.wants_cancel = True
+        elif self._phase is _Phase.SENDING and self._silences:
+            self._silences = 0
+            for block in self._blocks:
+                block.done = False
+                block.received = 0
+                block.settled = block.next_esi
+                self._extend(block, block.next_esi + min(flight_size(block.symbols, self._loss), FIRST_BURST))
 
     def cancel(self, now: float) -> None:
         """Give up: no symbol leaves any more, and the receiver is told."""

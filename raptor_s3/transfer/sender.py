@@ -122,15 +122,12 @@ class Sender:
             return _NEVER
         return self.controller.pacer.ready_at(self._quantum(transfer) * size, now)
 
-    def take_cancels(self, now: float) -> list[bytes]:
-        """Cancel datagrams to send. They are not paced: a few octets each, and one at a time per transfer."""
+    def take_cancels(self) -> list[OutgoingTransfer]:
+        """Transfers whose cancel is to be sent now (`take_cancel`). Not paced: a few octets each, one at a time per transfer."""
         if not self._cancels:
             return []
-        cancels = [transfer.take_cancel(now) for transfer in self._cancels if transfer.wants_cancel]
-        for transfer in self._cancels:
-            self._settle(transfer)
-        self._cancels = []
-        return cancels
+        cancels, self._cancels = self._cancels, []
+        return [transfer for transfer in cancels if transfer.wants_cancel]
 
     def receive_state(self, state: TransferState, now: float) -> None:
         """Take one parsed state. Those of transfers that are not ours (any more) are ignored."""
@@ -184,11 +181,10 @@ class Sender:
             self._due.pop(transfer.object_id, None)
             self._flight_bytes -= self._flight.pop(transfer.object_id, 0)
 
-    def change_session(self) -> None:
-        """New keys: see OutgoingTransfer.change_session."""
-        for transfer in self._transfers.values():
-            transfer.change_session()
-            self._settle(transfer)
+    def change_session(self, transfer: OutgoingTransfer, now: float) -> None:
+        """`transfer` goes on under new keys: see OutgoingTransfer.change_session."""
+        transfer.change_session(now)
+        self._settle(transfer)
 
     @property
     def learned(self) -> Learned:

@@ -1,0 +1,267 @@
+"""How datagrams are protected on their way: WireGuard sessions, shared with the user's other processes, or nothing at all.
+
+    acquire(now)      -> the session to seal with, or None: a handshake is needed first
+    handshake(now)    -> messages to send, to start or go on with one
+    receive(message)  -> the plaintext, if it was data; `renewed` says that a handshake has been completed
+
+Invariant: a session that did not answer (`suspect`) is never handed out again; one of another process, or of a new handshake, is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from raptor_s3.errors import HandshakeTimeout
+from raptor_s3.net import clock
+from raptor_s3.net.session_store import SessionStore, endpoint_id
+from raptor_s3.wireguard.keys import public_key
+from raptor_s3.wireguard.tunnel import Data, HandshakeComplete, Tunnel
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from raptor_s3.net.settings import EndpointSettings
+    from raptor_s3.wireguard.session import Session
+
+RETRANSMIT_S: Final = 0.4
+"""An initiation is repeated after this long, when no round trip is known; WireGuard's own 5 s would outlast a put's patience."""
+CLAIM_POLL_S: Final = 0.02
+_NEVER: Final = float("inf")
+
+
+class Sealer(Protocol):
+    """What seals outgoing datagrams: a WireGuard session, or nothing."""
+
+    def seal(self, plaintext: Buffer, now: float) -> bytes: ...
+
+    def seal_arena(self, arena: Buffer, count: int, size: int, stride: int, out: Buffer, now: float) -> int: ...
+
+
+class Channel(Protocol):
+    overhead: int
+    """Octets that sealing adds to a datagram."""
+    renewed: bool
+    handshake_rtt_s: float | None
+    """Of the last handshake, where it is unambiguous."""
+
+    def acquire(self, now: float) -> Sealer | None: ...
+    def needs_rekey(self, now: float) -> bool: ...
+    def suspect(self, sealer: Sealer, now: float) -> None: ...
+    def is_handshaking(self) -> bool: ...
+    def handshake(self, now: float) -> bytes | None: ...
+    def get_timer(self) -> float: ...
+    def handshake_started_at(self) -> float: ...
+    def abandon_handshake(self) -> None: ...
+    def receive(self, message: Buffer, now: float) -> Buffer | None: ...
+    def rest(self) -> None: ...
+    def load_learned(self) -> dict[str, Any]: ...
+    def save_learned(self, changes: dict[str, Any]) -> None: ...
+
+
+class WireGuardChannel:
+    """One tunnel to the endpoint's gateway. Not thread-safe."""
+
+    overhead = 32
+
+    def __init__(self, settings: EndpointSettings, store: SessionStore) -> None:
+        self._store = store
+        client = public_key(settings.client_key)
+        self._endpoint = endpoint_id(settings.host, settings.port, settings.server_key, client)
+        self._tunnel = Tunnel(
+            settings.client_key,
+            settings.server_key,
+            settings.preshared_key,
+            random=os.urandom,
+            retransmit_s=RETRANSMIT_S,
+        )
+        self._suspects: set[int] = set()
+        self._session: Session | None = None
+        self._started_at = _NEVER
+        self._claim_at = _NEVER
+        self._initiated_at = 0.0
+        self._initiations = 0
+        self._has_looked = False
+        self.renewed = False
+        self.handshake_rtt_s: float | None = None
+
+    def acquire(self, now: float) -> Session | None:
+        session = self._session
+        if session is None or session.is_expired(now):
+            session = self._look(now)
+        return session
+
+    def needs_rekey(self, now: float) -> bool:
+        return self._session is not None and self._session.needs_rekey(now)
+
+    def _look(self, now: float) -> Session | None:
+        """A session that another process has left in the store; asked for once per handshake."""
+        self._session = None
+        if self._has_looked:
+            return None
+        self._has_looked = True
+        session = self._store.load(self._endpoint, now)
+        if session is None or session.local_index in self._suspects:
+            return None
+        self._tunnel.adopt(session)
+        self._session = session
+        return session
+
+    def suspect(self, sealer: Sealer, now: float) -> None:
+        """Nothing sent under this session was answered: look for another."""
+        session = self._session
+        if session is None or session is not sealer:
+            return
+        self._suspects.add(session.local_index)
+        newer = self._store.load_newer(self._endpoint, session, now)
+        if newer is not None and newer.local_index not in self._suspects:
+            self._tunnel.adopt(newer)
+            self._session = newer
+            self.renewed = True
+            return
+        self._session = None
+        self._has_looked = True
+
+    def is_handshaking(self) -> bool:
+        return self._started_at < _NEVER
+
+    def handshake_started_at(self) -> float:
+        return self._started_at
+
+    def handshake(self, now: float) -> bytes | None:
+        """Start a handshake, or go on with it: an initiation when one is due."""
+        if not self.is_handshaking():
+            self._started_at = now
+            self._initiations = 0
+            self._claim_at = now
+        if self._claim_at < _NEVER:
+            return self._claim(now)
+        try:
+            message = self._tunnel.handle_timer(now, self._unix_time())
+        except HandshakeTimeout:
+            self.abandon_handshake()
+            return None
+        if message is not None:
+            self._initiations += 1
+        return message
+
+    def _claim(self, now: float) -> bytes | None:
+        """One process shakes hands, the others wait for what comes of it."""
+        if now < self._claim_at:
+            return None
+        if not self._store.claim_handshake(self._endpoint):
+            self._has_looked = False
+            if self._look(now) is not None:
+                self._complete()
+            else:
+                self._claim_at = now + CLAIM_POLL_S
+            return None
+        self._claim_at = _NEVER
+        self._initiated_at = now
+        self._initiations = 1
+        return self._tunnel.initiation(now, self._unix_time())
+
+    def _unix_time(self) -> float:
+        return self._store.next_unix_time(self._endpoint, clock.wall_time())
+
+    def abandon_handshake(self) -> None:
+        self._started_at = self._claim_at = _NEVER
+        self._tunnel.abandon_handshake()
+        self._has_looked = False
+
+    def get_timer(self) -> float:
+        if not self.is_handshaking():
+            return _NEVER
+        if self._claim_at < _NEVER:
+            return self._claim_at
+        timer = self._tunnel.get_timer()
+        return _NEVER if timer is None else timer
+
+    def _complete(self) -> None:
+        self._started_at = self._claim_at = _NEVER
+        self._has_looked = False
+        self.renewed = True
+
+    def receive(self, message: Buffer, now: float) -> Buffer | None:
+        """Raises WireGuardError and MalformedPacket for what is not authentic; nothing has changed then."""
+        event = self._tunnel.receive(message, now)
+        if type(event) is Data:
+            return event.plaintext
+        if isinstance(event, HandshakeComplete):
+            self.handshake_rtt_s = now - self._initiated_at if self._initiations == 1 else None
+            self._session = event.session
+            self._store.save(self._endpoint, event.session, now)
+            self._complete()
+        return None
+
+    def rest(self) -> None:
+        """Nothing is under way: keep what the next process should know."""
+        if self._session is not None:
+            self._store.note_received(self._endpoint, self._session)
+
+    def load_learned(self) -> dict[str, Any]:
+        return self._store.load_learned(self._endpoint)
+
+    def save_learned(self, changes: dict[str, Any]) -> None:
+        self._store.update_learned(self._endpoint, changes)
+
+
+class _PlainSealer:
+    def seal(self, plaintext: Buffer, now: float) -> bytes:
+        return bytes(plaintext)
+
+    def seal_arena(self, arena: Buffer, count: int, size: int, stride: int, out: Buffer, now: float) -> int:
+        source, target = memoryview(arena), memoryview(out)
+        if stride == size:
+            target[: count * size] = source[: count * size]
+        else:
+            for i in range(count):
+                target[i * size : (i + 1) * size] = source[i * stride : i * stride + size]
+        return count * size
+
+
+class PlainChannel:
+    """udp://: nothing is protected. For tests and closed networks."""
+
+    overhead = 0
+    renewed = False
+    handshake_rtt_s: float | None = None
+
+    def __init__(self) -> None:
+        self._sealer = _PlainSealer()
+
+    def acquire(self, now: float) -> Sealer | None:
+        return self._sealer
+
+    def needs_rekey(self, now: float) -> bool:
+        return False
+
+    def suspect(self, sealer: Sealer, now: float) -> None:
+        return None
+
+    def is_handshaking(self) -> bool:
+        return False
+
+    def handshake(self, now: float) -> bytes | None:
+        return None
+
+    def get_timer(self) -> float:
+        return _NEVER
+
+    def handshake_started_at(self) -> float:
+        return _NEVER
+
+    def abandon_handshake(self) -> None:
+        return None
+
+    def receive(self, message: Buffer, now: float) -> Buffer | None:
+        return message
+
+    def rest(self) -> None:
+        return None
+
+    def load_learned(self) -> dict[str, Any]:
+        return {}
+
+    def save_learned(self, changes: dict[str, Any]) -> None:
+        return None

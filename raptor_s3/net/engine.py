@@ -1,0 +1,379 @@
+"""Puts over the fast path: one engine per process and endpoint, for any number of threads (DESIGN 4).
+
+A blocking put needs no second thread. Whoever waits first is the *leader*: it polls the socket and runs the timers for all, and
+wakes the others (the *followers*) when their puts have ended. When its own put ends it hands over to a follower. Only
+`submit` keeps a thread, the *pump*, which leads while nobody else does. All state is behind one lock, released while
+the leader waits.
+
+Invariants: while a put is under way somebody leads or has been told to; after a fork the child shares nothing with its parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import weakref
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from raptor_s3.errors import HandshakeTimeout
+from raptor_s3.net import clock
+from raptor_s3.net.channel import PlainChannel, WireGuardChannel
+from raptor_s3.net.link import Link, Put, new_transfer_id
+from raptor_s3.net.session_store import DEFAULT, SessionStore
+from raptor_s3.net.settings import EndpointSettings
+from raptor_s3.net.udp import Readiness, resolve
+from raptor_s3.transfer.outcome import Confirm, PutOutcome, TransferStats
+from raptor_s3.transfer.outgoing import PutRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Buffer
+
+    from raptor_s3.net.channel import Channel
+
+__all__ = ["Confirm", "EndpointSettings", "Engine", "PutOutcome", "TransferStats"]
+
+RECEIVE_LIMIT: Final = 256
+_MAX_WAIT_S: Final = 3600.0
+
+_engines: dict[EndpointSettings, Engine] = {}
+_all_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_registry_lock = threading.Lock()
+
+
+class LinkStatus(NamedTuple):
+    """What is known of the way to the endpoint. Seconds, a share, octets per second; None where nothing is known."""
+
+    rtt_s: float | None
+    loss: float
+    rate: float | None
+    handshake_s: float | None
+
+
+class Engine:
+    """Sends puts to one endpoint. Safe for threads, and for fork."""
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        self.settings = settings
+        self._reset()
+        _all_engines.add(self)
+
+    @classmethod
+    def for_endpoint(cls, settings: EndpointSettings) -> Engine:
+        """This process's engine for the endpoint."""
+        with _registry_lock:
+            engine = _engines.get(settings)
+            if engine is None:
+                engine = _engines[settings] = cls(settings)
+            return engine
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._open_lock = threading.Lock()
+        self._link: Link | None = None
+        self._readiness: Readiness | None = None
+        self._watched = -1
+        self._leader: Any = None
+        self._polling_until = 0.0
+        self._followers: list[Put] = []
+        self._pump: threading.Thread | None = None
+        self._pump_wake = threading.Event()
+        self._futures = 0
+        self._is_closed = False
+
+    def put(
+        self,
+        fields: Mapping[str, Any] | None,
+        body: Buffer,
+        *,
+        timeout_s: float,
+        confirm: Confirm | str = Confirm.FILE,
+        object_id: str | None = None,
+    ) -> PutOutcome:
+        """Send one object and wait for its confirmation.
+
+        `fields` are PutObject's parameters for the put header, without TtlMs; None sends a bare object under `object_id`,
+        as the published CLI does. Raises ConfirmationTimeout, TransferRejected, TransferCancelled or HandshakeTimeout:
+        after each of them nothing is written any more. Raises ValueError for parameters that can't travel, ConfigError
+        for an unusable runtime directory.
+        """
+        started_at = clock.now()
+        link = self._open()
+        request = self._request(link, fields, body, timeout_s, confirm, object_id)
+        put = Put(link.build(request, started_at))
+        lock = self._lock
+        lock.acquire()
+        try:
+            link.add(put)
+            self._advance(link, clock.now())
+            while not put.is_done:
+                if self._leader is None:
+                    self._lead(link, put)
+                else:
+                    self._follow(put)
+        finally:
+            if not put.is_done:
+                link.abandon(put, clock.now())
+            self._hand_over()
+            lock.release()
+        return _outcome(put, clock.now() - started_at)
+
+    def submit(
+        self,
+        fields: Mapping[str, Any] | None,
+        body: Buffer,
+        *,
+        timeout_s: float,
+        confirm: Confirm | str = Confirm.FILE,
+        object_id: str | None = None,
+    ) -> Future[PutOutcome]:
+        """The same, without waiting. Cancelling the future before it is done cancels the put."""
+        started_at = clock.now()
+        link = self._open()
+        put = Put(link.build(self._request(link, fields, body, timeout_s, confirm, object_id), started_at))
+        future: Future[PutOutcome] = Future()
+        future.set_running_or_notify_cancel()
+        put.future = (future, started_at)
+        with self._lock:
+            link.add(put)
+            self._futures += 1
+            self._advance(link, clock.now())
+            if self._leader is None:
+                self._wake_pump()
+        return future
+
+    def _request(
+        self,
+        link: Link,
+        fields: Mapping[str, Any] | None,
+        body: Buffer,
+        timeout_s: float,
+        confirm: Confirm | str,
+        object_id: str | None,
+    ) -> PutRequest:
+        if not timeout_s > 0:
+            raise ValueError(f"a timeout of {timeout_s} s")
+        if fields is None and object_id is None:
+            raise ValueError("a bare object needs an object id")
+        settings = self.settings
+        return PutRequest(
+            object_id if fields is None and object_id is not None else new_transfer_id(),
+            fields,
+            body,
+            timeout_s,
+            Confirm(confirm),
+            settings.overhead,
+            link.max_datagram,
+            settings.degree_table,
+        )
+
+    # Leading and following; all of it with the lock held
+
+    def _lead(self, link: Link, put: Put) -> None:
+        """Poll for everybody until `put` has ended."""
+        self._leader = put
+        try:
+            while not put.is_done:
+                self._turn(link, put)
+        finally:
+            self._leader = None
+
+    def _turn(self, link: Link, own: Put | None) -> None:
+        """Wait for the socket or the next timer, then do what there is to do. Stops early when `own` has ended."""
+        readiness = self._ready(link)
+        now = clock.now()
+        due = link.next_deadline(now)
+        if due > now:
+            self._polling_until = due
+            self._lock.release()
+            try:
+                readiness.wait(min(due - now, _MAX_WAIT_S), writable=link.is_blocked)
+            finally:
+                self._lock.acquire()
+                self._polling_until = 0.0
+        now = clock.now()
+        if own is not None and link.puts == 1:
+            while not own.is_done and link.receive(now, 1):
+                pass
+        else:
+            link.receive(now, RECEIVE_LIMIT)
+        self._advance(link, now)
+
+    def _follow(self, put: Put) -> None:
+        """Sleep until the leader says that the put has ended, or that it is our turn to lead."""
+        wake = threading.Lock()
+        wake.acquire()
+        put.wake = wake
+        self._followers.append(put)
+        self._lock.release()
+        try:
+            wake.acquire()
+        finally:
+            self._lock.acquire()
+            put.wake = None
+            with contextlib.suppress(ValueError):
+                self._followers.remove(put)
+
+    def _hand_over(self) -> None:
+        """Make sure that somebody leads."""
+        if self._leader is not None:
+            return
+        for put in self._followers:
+            if not put.is_done:
+                _wake(put)
+                return
+        if self._futures:
+            self._wake_pump()
+
+    def _advance(self, link: Link, now: float) -> None:
+        """Send what is due, tell those whose puts have ended, and have the leader look at the clock again if need be."""
+        link.pump(now)
+        if link.ended:
+            ended, link.ended = link.ended, []
+            for put in ended:
+                if put.future is not None:
+                    self._futures -= 1
+                    _resolve_future(put)
+                else:
+                    _wake(put)
+        if (
+            self._polling_until > now
+            and self._readiness is not None
+            and (link.next_deadline(now) < self._polling_until or link.fileno() != self._watched)
+        ):
+            self._polling_until = 0.0
+            self._readiness.wake()
+
+    def _ready(self, link: Link) -> Readiness:
+        if self._readiness is None:
+            self._readiness = Readiness()
+        descriptor = link.fileno()
+        if descriptor != self._watched:
+            self._readiness.watch(descriptor)
+            self._watched = descriptor
+        return self._readiness
+
+    # The pump
+
+    def _wake_pump(self) -> None:
+        if self._pump is None:
+            self._pump = threading.Thread(target=self._run_pump, name="raptor-s3", daemon=True)
+            self._pump.start()
+        self._pump_wake.set()
+
+    def _run_pump(self) -> None:
+        while not self._is_closed:
+            self._pump_wake.wait()
+            self._pump_wake.clear()
+            with self._lock:
+                link = self._link
+                while link is not None and self._futures and self._leader is None and not self._is_closed:
+                    self._leader = self
+                    try:
+                        self._turn(link, None)
+                    finally:
+                        self._leader = None
+                self._hand_over_to_followers()
+
+    def _hand_over_to_followers(self) -> None:
+        if self._leader is None:
+            for put in self._followers:
+                if not put.is_done:
+                    _wake(put)
+                    return
+
+    # Opening and closing
+
+    def _open(self) -> Link:
+        link = self._link
+        if link is not None:
+            return link
+        with self._open_lock:
+            if self._link is None:
+                settings = self.settings
+                try:
+                    addresses = resolve(settings.host, settings.port)
+                    self._link = Link(settings, self._channel(), addresses, clock.now())
+                except OSError as error:
+                    raise HandshakeTimeout(f"{settings.url}: {error.strerror or error}") from None
+            return self._link
+
+    def _channel(self) -> Channel:
+        settings = self.settings
+        if settings.is_plaintext:
+            return PlainChannel()
+        directory: Any = settings.runtime_dir or DEFAULT
+        return WireGuardChannel(settings, SessionStore(directory if settings.share_sessions else None))
+
+    def status(self) -> LinkStatus:
+        """What puts so far have taught about the path."""
+        link = self._open()
+        learned = link.sender.learned
+        return LinkStatus(learned.srtt_s, learned.loss, learned.rate, link.channel.handshake_rtt_s)
+
+    def close(self) -> None:
+        """Keep what was learned for the next process, and close the socket. Puts that are under way fail."""
+        with self._lock:
+            self._is_closed = True
+            self._pump_wake.set()
+            if self._link is not None:
+                self._link.save()
+                self._link.close()
+                self._link = None
+            if self._readiness is not None:
+                self._readiness.wake()
+
+    def after_fork(self) -> None:
+        """In the child: a new socket, new locks, a new thread, a share of its own in the session."""
+        link, readiness = self._link, self._readiness
+        self._reset()
+        if link is not None:
+            link.close()
+        if readiness is not None:
+            readiness.close()
+
+
+def _wake(put: Put) -> None:
+    wake, put.wake = put.wake, None
+    if wake is not None:
+        wake.release()
+
+
+def _resolve_future(put: Put) -> None:
+    future, started_at = put.future
+    try:
+        outcome = _outcome(put, clock.now() - started_at)
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(outcome)
+
+
+def _outcome(put: Put, elapsed_s: float) -> PutOutcome:
+    if put.error is not None:
+        raise put.error
+    stats = put.transfer.stats
+    stats.elapsed_s = elapsed_s
+    return PutOutcome(put.transfer.answer or {}, stats)
+
+
+def _after_fork_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    for engine in list(_all_engines):
+        engine.after_fork()
+
+
+def _at_exit() -> None:
+    for engine in list(_all_engines):
+        with contextlib.suppress(Exception):
+            engine.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

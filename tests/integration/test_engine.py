@@ -1,0 +1,117 @@
+"""Engine.put over loopback, against a real listener and Collector, with real WireGuard."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferRejected
+from raptor_s3.net.engine import Engine
+from raptor_s3.wire.transfer_state import StateType, TransferState
+from tests.responder import Responder, put_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def responder() -> Iterator[Responder]:
+    with Responder() as running:
+        yield running
+
+
+@pytest.fixture
+def engine(responder: Responder) -> Iterator[Engine]:
+    made = Engine(responder.settings())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 10_000, 100_000, 700_000])
+def test_put_arrives_byte_for_byte(responder: Responder, engine: Engine, size: int) -> None:
+    body = os.urandom(size)
+    outcome = engine.put(put_fields("key", body), body, timeout_s=10)
+    assert responder.objects[("bucket", "key")] == [body]
+    assert outcome.fields["ETag"].startswith('"')
+    assert outcome.stats.handshake
+
+
+def test_second_put_needs_no_handshake(responder: Responder, engine: Engine) -> None:
+    engine.put(put_fields("a", b"1"), b"1", timeout_s=10)
+    before = responder.received
+    outcome = engine.put(put_fields("b", b"2"), b"2", timeout_s=10)
+    assert not outcome.stats.handshake
+    assert responder.received - before == outcome.stats.datagrams_sent == 1
+
+
+def test_a_fresh_engine_uses_the_stored_session(responder: Responder, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    for index in range(3):
+        engine = Engine(responder.settings(directory))
+        body = b"%d" % index
+        outcome = engine.put(put_fields(f"k{index}", body), body, timeout_s=10)
+        assert outcome.stats.handshake == (index == 0)
+        engine.close()
+
+
+def test_rejection_carries_the_receivers_words() -> None:
+    def refuse(ready: object) -> TransferState:
+        fields = {"Code": "AccessDenied", "Message": "no", "StatusCode": 403}
+        return TransferState(StateType.FAILED, ready.transfer.object_id, fields=fields)
+
+    with Responder(sink=refuse) as responder:
+        engine = Engine(responder.settings())
+        with pytest.raises(TransferRejected) as caught:
+            engine.put(put_fields("k", b"x"), b"x", timeout_s=10)
+        assert (caught.value.code, caught.value.message, caught.value.status) == ("AccessDenied", "no", 403)
+        engine.close()
+
+
+def test_nobody_there_is_noticed_without_waiting_for_the_timeout(responder: Responder) -> None:
+    settings = responder.settings()
+    responder.stop()
+    engine = Engine(settings)
+    with pytest.raises(HandshakeTimeout):
+        engine.put(put_fields("k", b"x"), b"x", timeout_s=60)
+    engine.close()
+    responder.__init__()  # type: ignore[misc]
+
+
+def test_a_silent_receiver_times_out(responder: Responder, engine: Engine) -> None:
+    engine.put(put_fields("k", b"x"), b"x", timeout_s=10)
+    responder.drop = lambda message: True
+    with pytest.raises(ConfirmationTimeout):
+        engine.put(put_fields("k", b"y"), b"y", timeout_s=0.5)
+    assert responder.objects[("bucket", "k")] == [b"x"]
+
+
+def test_threads_share_one_socket(responder: Responder, engine: Engine) -> None:
+    failures: list[BaseException] = []
+
+    def work(thread: int) -> None:
+        try:
+            for index in range(20):
+                body = os.urandom(1 + 97 * index)
+                engine.put(put_fields(f"{thread}/{index}", body), body, timeout_s=20)
+                assert responder.objects[("bucket", f"{thread}/{index}")] == [body]
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_a_thousand_futures_at_once(responder: Responder, engine: Engine) -> None:
+    futures = [engine.submit(put_fields(f"{index}", b"%d" % index), b"%d" % index, timeout_s=60) for index in range(1000)]
+    for future in futures:
+        future.result(timeout=60)
+    assert len(responder.objects) == 1000
+    assert threading.active_count() < 20
