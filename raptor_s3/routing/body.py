@@ -31,6 +31,13 @@ class Body:
         self._signalled = False
         self.size_bytes = self._measure()
 
+    def expect(self, length: int | None) -> None:
+        """What the caller says that the body's length is. Raises Unsupported when it is not."""
+        if length is not None and self.size_bytes is None:
+            self.size_bytes = length
+        elif length is not None and length != self.size_bytes:
+            raise Unsupported(f"ContentLength {length} is not the body's length")
+
     def read(self, limit: int) -> bytes:
         """All octets from the current position on. Raises Unsupported beyond `limit`, for text, and for a stream that ends early.
 

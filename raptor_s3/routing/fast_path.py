@@ -20,7 +20,7 @@ from raptor_s3.routing import policy
 from raptor_s3.routing.body import Body
 from raptor_s3.routing.checksums import add_checksum
 from raptor_s3.routing.parameters import Unsupported, put_fields
-from raptor_s3.routing.policy import LinkEstimate, RequestFacts, Route
+from raptor_s3.routing.policy import LinkEstimate, RequestFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,29 +117,21 @@ class FastPath:
             return Declined(reason, request.body)
         try:
             body = Body(request.body)
+            fields = put_fields(request.headers, request.bucket, request.key, config.backend_allows)
+            body.expect(fields.pop("ContentLength", None))
         except Unsupported as unsupported:
             return Declined(str(unsupported), request.body)
         record.size_bytes = body.size_bytes
         link = self._link() if config.threshold_bytes is None else None
-        decision = policy.decide(
-            RequestFacts(request.key, request.auth_type, request.signing_name, body.size_bytes, request.foreign_handler),
-            config,
-            link,
-        )
-        if decision.route is Route.HTTPS:
-            return Declined(decision.reason, request.body)
-        try:
-            fields = put_fields(request.headers, request.bucket, request.key, config.backend_allows)
-            length = fields.pop("ContentLength", None)
-            if length is not None and length != body.size_bytes:
-                raise Unsupported(f"ContentLength {length} is not the body's length")
-            reason = self._refusal(request)
+        facts = RequestFacts(request.key, request.auth_type, request.signing_name, body.size_bytes, request.foreign_handler)
+        reason = policy.decide(facts, config, link).reason or self._refusal(request)
+        if reason:
+            return Declined(reason, request.body)
+        if config.transport != "raptor":  # who insists on the fast path wants it tried
+            reason = self._breaker.admit(config.timeout_s)
             if reason:
-                return Declined(reason, request.body)
-            if config.transport != "raptor":  # who insists on the fast path wants it tried
-                reason = self._breaker.admit(config.timeout_s)
-                if reason:
-                    return Declined(reason, request.body, after_failure=True)
+                return Declined(reason, request.body, after_failure=True)
+        try:
             data = body.read(policy.body_limit(config, link))
             record.size_bytes = len(data)
             add_checksum(fields, request.checksum_algorithm, data)

@@ -1,0 +1,238 @@
+"""A small S3 over HTTPS in this process, and an engine that carries puts nowhere: what the routing tests stand on.
+
+HTTPS, because botocore treats bodies differently without TLS (and with awscrt even sends files from their beginning).
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import contextlib
+import datetime
+import functools
+import hashlib
+import io
+import ipaddress
+import os
+import ssl
+import tempfile
+import threading
+import zlib
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+import boto3
+from botocore.config import Config
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from raptor_s3.routing import hooks
+from raptor_s3.routing.breaker import Breaker
+from raptor_s3.routing.config import RaptorConfig
+from raptor_s3.routing.fast_path import FastPath
+
+KEY = base64.b64encode(bytes(32)).decode()
+
+
+@dataclass
+class Stats:
+    datagrams_sent: int = 3
+    lost_estimate: int = 1
+    rtt_s: float = 0.015
+    handshake: bool = False
+
+
+@dataclass
+class Outcome:
+    fields: dict
+    stats: Stats = field(default_factory=Stats)
+
+
+class EngineDouble:
+    """Remembers puts and answers as a gateway that writes to S3 would; `error` is raised instead, once it is set."""
+
+    def __init__(self):
+        self.puts = []
+        self.error = None
+        self.answer = {}
+
+    def put(self, fields, body, *, timeout_s, confirm):
+        if self.error is not None:
+            raise self.error
+        self.puts.append((dict(fields), bytes(body)))
+        answer = {
+            "ETag": f'"{hashlib.md5(body).hexdigest()}"',
+            "ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode(),
+            "ChecksumType": "FULL_OBJECT",
+            "ServerSideEncryption": "AES256",
+            "RequestId": "REQUEST",
+            "HostId": "HOST",
+        }
+        return Outcome({**answer, **self.answer})
+
+    @property
+    def bodies(self):
+        return [body for _, body in self.puts]
+
+
+@dataclass
+class Stored:
+    body: bytes
+    headers: dict
+
+
+class S3Double:
+    """PUT and GET of objects at `url`, path style; `puts` in order of arrival, `fail_next` statuses answered first."""
+
+    def __init__(self):
+        double = self
+        self.objects: dict[str, Stored] = {}
+        self.puts: list[str] = []
+        self.fail_next: list[int] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(self):
+                double._put(self)
+
+            def do_GET(self):
+                stored = double.objects.get(unquote(urlsplit(self.path).path))
+                self.send_response(200 if stored else 404)
+                self.send_header("Content-Length", str(len(stored.body) if stored else 0))
+                self.end_headers()
+                if stored:
+                    self.wfile.write(stored.body)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.socket = _tls_context().wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"https://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def _put(self, request):
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        if headers.get("transfer-encoding"):
+            body = _read_chunked(request.rfile)
+        else:
+            body = request.rfile.read(int(headers.get("content-length", 0)))
+        if "aws-chunked" in headers.get("content-encoding", ""):
+            body = _read_chunked(io.BytesIO(body))
+        status = self.fail_next.pop(0) if self.fail_next else 200
+        name = unquote(urlsplit(request.path).path)
+        self.puts.append(name)
+        if status == 200:
+            self.objects[name] = Stored(body, headers)
+        request.send_response(status)
+        request.send_header("ETag", f'"{hashlib.md5(body).hexdigest()}"')
+        request.send_header("x-amz-request-id", "HTTPS-REQUEST")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _read_chunked(file):
+    body = b""
+    while size := int(file.readline().split(b";")[0], 16):
+        body += file.read(size)
+        file.readline()
+    while file.readline().strip():
+        pass
+    return body
+
+
+@functools.cache
+def certificate():
+    """The path of a fresh certificate for 127.0.0.1, its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(1))
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
+    pem = made.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    handle, path = tempfile.mkstemp(suffix=".pem")
+    os.write(handle, pem)
+    os.close(handle)
+    atexit.register(os.unlink, path)
+    return path
+
+
+def _tls_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate())
+    return context
+
+
+def make_config(double, **settings):
+    defaults = {
+        "endpoint": "wg://127.0.0.1:9",
+        "server_key": KEY,
+        "client_key": KEY,
+        "buckets": "bucket*",
+        "s3_endpoint": double.url,
+    }
+    return RaptorConfig.load({}, {}, {**defaults, **settings})
+
+
+@functools.cache
+def session():
+    """One for all tests: it keeps the parsed service model."""
+    return boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+
+
+def make_client(double, **options):
+    return session().client(
+        "s3",
+        endpoint_url=double.url,
+        verify=certificate(),
+        config=Config(retries={"total_max_attempts": 3, "mode": "standard"}, s3={"addressing_style": "path"}, **options),
+    )
+
+
+class Rig:
+    """An S3, an engine double, and `hooks.attach`'s arguments that tie them together."""
+
+    def __init__(self):
+        self.s3 = S3Double()
+        self.engine = EngineDouble()
+        self.breaker = Breaker(None)
+        self.records = []
+        self.record = self.records.append
+
+    def attach(self, client=None, **settings):
+
+        client = client or make_client(self.s3)
+        hooks.attach(
+            client, make_config(self.s3, **settings), make_fast_path=self.make_fast_path, make_journal=lambda config: self
+        )
+        return client
+
+    def make_fast_path(self, config):
+        return FastPath(config, lambda: self.engine, self.breaker)
+
+    def over_https(self, key):
+        stored = self.s3.objects.get(f"/bucket/{key}")
+        return None if stored is None else stored.body
+
+
+@contextlib.contextmanager
+def rig():
+    before = dict(os.environ)
+    os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, AWS_EC2_METADATA_DISABLED="true")
+    made = Rig()
+    try:
+        yield made
+    finally:
+        made.s3.close()
+        os.environ.clear()
+        os.environ.update(before)
