@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -116,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     _log_to_stderr(is_verbose=args.verbose)
     settings = settings_from(args)
     gateway = Gateway(settings)
+    _relax_garbage_collector()
     with _ready_file(settings.ready_file, gateway), _signals(gateway):
         gateway.server.run()
     _log.info("stopped: %s", gateway.server.stats_line())
@@ -131,6 +133,13 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"raptor gateway: {error}", file=sys.stderr)
         return 2
+
+
+def _relax_garbage_collector() -> None:
+    """Tombstones make a large heap without cycles; looking for cycles in it takes a fifth of the time of small objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 1_000)
 
 
 def _log_to_stderr(*, is_verbose: bool) -> None:

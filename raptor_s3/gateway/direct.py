@@ -15,9 +15,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
+from raptor_s3.gateway.parser import DatagramParser
 from raptor_s3.gateway.sink import CANCELLED, ObjectWrite, Outcome
 from raptor_s3.transfer.events import CancelWrite, ObjectReady, SendState
-from raptor_s3.wire.datagram import parse_datagram
 from raptor_s3.wire.put_header import TIME_TO_LIVE, crc32_field
 from raptor_s3.wire.transfer_state import StateType, TransferState, build_transfer_state
 
@@ -56,12 +56,13 @@ class DirectReceiver:
         self._send = send
         self._clock = clock
         self._legacy = legacy
+        self._parser = DatagramParser()
         self._writes: dict[TransferKey, ObjectWrite] = {}
 
     def receive(self, origin: Any, source: tuple[str, int], peer_key: bytes, data: bytes, now: float) -> None:
         """One authentic datagram of `peer_key`."""
         try:
-            datagram = parse_datagram(data)
+            datagram = self._parser.parse(data)
         except MalformedPacket:
             self._stats.dropped_malformed += 1
             return

@@ -66,6 +66,8 @@ class Peer:
         """Why this put is not allowed, or an empty string. `parameters` are PutObject's; Bucket and Key are there."""
         bucket, key = parameters["Bucket"], parameters["Key"]
         gated = parameters.keys() & POLICY_GATED.keys()
+        if parameters.get("ServerSideEncryption", "AES256") != "AES256":
+            gated |= {"SSEKMSKeyId"}  # the gateway's own rights on KMS keys are at stake, whichever key it is
         rules = [rule for rule in self.rules if rule.names(bucket, key)]
         if not rules:
             return f"peer {self.name} may not write s3://{bucket}/{key}"

@@ -203,11 +203,11 @@ def _failure(error: ClientError | BotoCoreError) -> Outcome:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         return Outcome.failed(str(details.get("Code", "Unknown")), str(details.get("Message", "")), int(status))
     if isinstance(error, ParamValidationError):
-        return Outcome.failed("InvalidArgument", str(error), 400)
+        return Outcome.failed("InvalidArgument", f"gateway: {error}", 400)
     if isinstance(error, _NETWORK):
-        return Outcome.failed("ServiceUnavailable", f"gateway could not reach S3: {type(error).__name__}", 503)
+        return Outcome.failed("ServiceUnavailable", f"gateway: could not reach S3: {type(error).__name__}", 503)
     _log.error("gateway can't write: %s", error)
-    return Outcome.failed("ServiceUnavailable", f"gateway can't write: {type(error).__name__}", 503)
+    return Outcome.failed("ServiceUnavailable", f"gateway: can't write: {type(error).__name__}", 503)
 
 
 def _status(error: ClientError) -> int:

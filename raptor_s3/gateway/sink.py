@@ -10,7 +10,7 @@ ever: COMPLETE (in S3), FAILED, or CANCELLED (nothing was and nothing will be wr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from raptor_s3.wire.transfer_state import StateType
 
@@ -21,8 +21,7 @@ MAX_MESSAGE: Final = 400
 """Letters of an error message that travel: with its transfer id, a state must fit a datagram."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A final state, and the JSON that goes with it."""
 
     type: StateType

@@ -38,6 +38,9 @@ def objection(rules: list[dict], **parameters) -> str:
         ([{"bucket": "data", "options": ["Tagging"]}], {"Tagging": "a=b"}, True),
         ([{"bucket": "data", "options": ["Tagging"]}], {"Tagging": "a=b", "SSEKMSKeyId": "k"}, False),
         ([{"bucket": "data", "prefixes": ["x/"], "options": ["Tagging"]}, {"bucket": "data"}], {"Tagging": "a"}, False),
+        ([{"bucket": "data"}], {"ServerSideEncryption": "AES256"}, True),
+        ([{"bucket": "data"}], {"ServerSideEncryption": "aws:kms"}, False),
+        ([{"bucket": "data", "options": ["SSEKMSKeyId"]}], {"ServerSideEncryption": "aws:kms"}, True),
         ([{"bucket": "other"}, {"bucket": "data"}], {}, True),
     ],
 )
