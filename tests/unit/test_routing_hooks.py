@@ -372,10 +372,7 @@ class TestOthersHooks:
 
         with moto.mock_aws():
             client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y")
-            rig.attach(client, s3_endpoint="http://unused")
-            hooks.attach(
-                client, s3_double.make_config(rig.s3), make_fast_path=rig.make_fast_path, make_journal=lambda config: rig
-            )
+            rig.attach(client)
             client.create_bucket(Bucket="bucket")
             client.put_object(Bucket="bucket", Key="key", Body=BODY)
             assert client.get_object(Bucket="bucket", Key="key")["Body"].read() == BODY
@@ -436,9 +433,7 @@ class TestAttachment:
         plain = client.meta.events._emitter._handlers.prefix_search("before-call.s3.PutObject")
         rig.attach(client)
         rig.attach(client)
-        with hooks.attach(
-            client, s3_double.make_config(rig.s3), make_fast_path=rig.make_fast_path, make_journal=lambda config: None
-        ):
+        with rig.attach_to(client, s3_double.make_config(rig.s3)):
             client.put_object(Bucket="bucket", Key="key", Body=BODY)
         assert len(rig.engine.puts) == 1
         assert client.meta.events._emitter._handlers.prefix_search("before-call.s3.PutObject") == plain
