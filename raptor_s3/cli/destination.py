@@ -109,11 +109,15 @@ def list_uploads(
 
 
 def timestamp_prefix(unix_time: float) -> str:
+    """The folder in front of object ids, to the millisecond.
+
+    The published CLI's ends at the second. A receiver takes an object id that it has just finished for a repeated question,
+    so that of two files sent within one second under one name, the second would be confirmed and never stored.
+
+    >>> timestamp_prefix(1_777_593_600.25)
+    '20260501000000250/'
     """
-    >>> timestamp_prefix(1_777_593_600)
-    '20260501000000/'
-    """
-    return time.strftime("%Y%m%d%H%M%S/", time.gmtime(unix_time))
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(unix_time)) + f"{int(unix_time * 1000) % 1000:03d}/"
 
 
 def _name(relative: str, destination: Bucket | Receiver, prefix: str, *, is_folder: bool) -> str:

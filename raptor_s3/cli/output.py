@@ -94,6 +94,10 @@ def explain(error: BaseException) -> str:
         return f"{text}. Is UDP to the endpoint open, is server_key its key, and does its operator know ours? Try: raptor ping"
     if isinstance(error, errors.ConfirmationTimeout):
         return f"{text}. The link or the receiver is too slow or silent. Try: raptor ping; a longer --timeout"
+    if isinstance(error, errors.TransferCancelled):
+        return (
+            f"{text}. Nothing confirmed it in time: the link is slow, or S3 does not answer the receiver. Try a longer --timeout"
+        )
     return text
 
 

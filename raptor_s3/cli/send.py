@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from raptor_s3.cli.report import Report
     from raptor_s3.net.engine import Engine, PutOutcome
     from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.journal import Journal, PutRecord
 
 MAX_IN_FLIGHT = 256
 MAX_IN_FLIGHT_BYTES = 64 << 20
@@ -48,20 +49,21 @@ CONFIRMATIONS = ("none", "any", "packets", "block", "file")
 
 def run(args: argparse.Namespace, output: Output) -> int:
     destination = parse_destination(args.destination)
-    config = load_config(args, destination)
     _warn_about_secrets(args, output)
     prefix = timestamp_prefix(time.time()) if isinstance(destination, Receiver) and not args.no_prefix else ""
     uploads = list(list_uploads(args.source, destination, recursive=args.recursive, prefix=prefix, warn=output.warn))
     if not uploads:
         hint = "" if args.recursive else "; to send what its folders hold: --recursive"
         raise UsageError(f"{args.source} holds no file to send{hint}")
+    config = load_config(args, destination)
     from raptor_s3.cli.report import Report
     from raptor_s3.net.engine import Engine
+    from raptor_s3.routing.endpoint import journal_for
 
     engine = Engine.for_endpoint(config.endpoint_settings())
     sender = Sender(engine, destination, config, args)
     with Report(output, destination, uploads) as report:
-        transfer(sender, uploads, report)
+        transfer(sender, uploads, report, journal_for(config))
     return EXIT_FAILED if report.failed else EXIT_OK
 
 
@@ -82,8 +84,16 @@ class Sender:
         """Raises ValueError for what can't be coded: a body or a name that is too long."""
         timeout_s = self._timeout_s or self._config.timeout_s + len(body) * 8 / SLOWEST_BITS_PER_SECOND
         if isinstance(self._destination, Receiver):
-            return self._engine.submit_object(upload.name, body, timeout_s=timeout_s, confirm=self._confirm)
-        return self._engine.submit(self.fields(self._destination, upload, body), body, timeout_s=timeout_s, confirm=self._confirm)
+            return self._engine.submit(None, body, timeout_s=timeout_s, confirm=self._confirm, object_id=upload.name)
+        fields = self.fields(self._destination, upload, body)
+        return self._engine.submit(fields, body, timeout_s=timeout_s, confirm=self._confirm)
+
+    def record(self, upload: Upload, size_bytes: int) -> PutRecord:
+        """The journal's line for an upload that ends now."""
+        from raptor_s3.routing.journal import PutRecord
+
+        bucket = self._destination.name if isinstance(self._destination, Bucket) else ""
+        return PutRecord(time.time(), bucket, upload.name, size_bytes, "raptor", source="raptor")
 
     def fields(self, bucket: Bucket, upload: Upload, body: bytes) -> dict[str, Any]:
         """The PutObject parameters of this upload."""
@@ -98,7 +108,7 @@ class Sender:
         return fields
 
 
-def transfer(sender: Sender, uploads: Sequence[Upload], report: Report) -> None:
+def transfer(sender: Sender, uploads: Sequence[Upload], report: Report, journal: Journal | None) -> None:
     """Send them all, many at once, and report each when it is done. Files that can't be read or sent count as failed."""
     done: queue.SimpleQueue[tuple[Upload, int, Future[PutOutcome]]] = queue.SimpleQueue()
     in_flight = in_flight_bytes = 0
@@ -108,7 +118,10 @@ def transfer(sender: Sender, uploads: Sequence[Upload], report: Report) -> None:
         upload, size_bytes, future = done.get()
         in_flight -= 1
         in_flight_bytes -= size_bytes
-        _report(report, upload, size_bytes, future)
+        record = sender.record(upload, size_bytes)
+        _report(report, upload, size_bytes, future, record)
+        if journal is not None:
+            journal.record(record)
 
     for upload in uploads:
         try:
@@ -191,13 +204,21 @@ def _enqueue(done: queue.SimpleQueue[Any], upload: Upload, size_bytes: int, futu
     done.put((upload, size_bytes, future))
 
 
-def _report(report: Report, upload: Upload, size_bytes: int, future: Future[PutOutcome]) -> None:
+def _report(report: Report, upload: Upload, size_bytes: int, future: Future[PutOutcome], record: PutRecord) -> None:
     try:
         outcome = future.result()
     except RaptorError as error:
+        record.error = getattr(error, "code", type(error).__name__)
+        record.reason = str(error)
+        record.status = getattr(error, "status", 0)
         report.fail(upload, size_bytes, explain(error))
-    else:
-        report.succeed(upload, size_bytes, outcome)
+        return
+    stats = outcome.stats
+    record.at -= stats.elapsed_s
+    record.status, record.etag = 200, str(outcome.fields.get("ETag", ""))
+    record.elapsed_s, record.rtt_s, record.handshake = stats.elapsed_s, stats.rtt_s, stats.handshake
+    record.datagrams, record.lost = stats.datagrams_sent, stats.lost_estimate
+    report.succeed(upload, size_bytes, outcome)
 
 
 def _read(upload: Upload) -> bytes:

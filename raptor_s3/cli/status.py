@@ -84,21 +84,22 @@ def gather(config: RaptorConfig, profile: str, *, last: int, now: float) -> Stat
 
     directory = endpoint.directory_for(config)
     learned = endpoint.LearnedRecord(config, directory)
-    record = learned.learned()
+    path = learned.learned().get("path")
+    path = path if isinstance(path, dict) else {}
     breaker = endpoint.breaker_for(config).state
     journal = endpoint.journal_for(config)
     puts = journal.read(JOURNAL_DEPTH) if journal is not None else []
     age_s, valid_s = _handshake(learned.endpoint, learned.directory)
-    rate_bps = _number(record, "rate_bps")
+    rate = _number(path, "rate")  # octets per second
     return Status(
         profile=profile,
         endpoint=config.endpoint or "",
         buckets=config.buckets,
         handshake_age_s=age_s,
         handshake_valid_s=valid_s,
-        rtt_s=_number(record, "rtt_s"),
-        loss=_number(record, "loss"),
-        rate_mbps=None if rate_bps is None else rate_bps / 1e6,
+        rtt_s=_number(path, "srtt_s"),
+        loss=_number(path, "loss"),
+        rate_mbps=None if rate is None else rate * 8 / 1e6,
         breaker_failures=breaker.failures,
         breaker_open_s=breaker.open_until - now if breaker.is_open(now) else 0.0,
         breaker_reason=breaker.reason,

@@ -1,0 +1,334 @@
+"""The `raptor` command without a network: what it imports, what it says, what it calls files, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raptor_s3.cli.destination import Bucket, Receiver, Upload, list_uploads, parse_destination, timestamp_prefix
+from raptor_s3.cli.main import VERBS, load_verb, main, overview
+from raptor_s3.cli.options import UsageError
+from raptor_s3.cli.output import printable
+from raptor_s3.cli.send import confirmation, metadata
+from raptor_s3.routing.endpoint import breaker_for, journal_for
+from raptor_s3.routing.journal import PutRecord
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+HEAVY = ("awscli", "boto3", "botocore", "numpy", "rich", "s3transfer")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "RAPTOR_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAPTOR_RUNTIME_DIR", str(tmp_path / "run"))
+    return tmp_path
+
+
+def configure(home: Path, **settings: str) -> None:
+    (home / ".aws").mkdir(exist_ok=True)
+    assert main(["keygen"]) == 0
+    lines = {"endpoint": "wg://127.0.0.1:9", "server_key": KEY, "client_key_file": "~/.aws/raptor.key", **settings}
+    text = "".join(f"    {name} = {value}\n" for name, value in lines.items())
+    (home / ".aws" / "config").write_text(f"[default]\nraptor =\n{text}")
+
+
+# Imports
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["send", "--help"],
+        ["status", "--help"],
+        ["--version"],
+        ["keygen", "k"],
+        ["status"],
+        ["no-such-file", "s3://b/k"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_imports_only_what_it_needs(home: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    configure(home)
+    script = f"""if True:
+        import sys
+        from raptor_s3.cli.main import main
+        try:
+            main({arguments!r})
+        except SystemExit:
+            pass
+        print("imported:", *sorted(set({HEAVY!r}) & set(sys.modules)))
+    """
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=home)
+    assert result.stdout.splitlines()[-1] == "imported:"
+
+
+# Help and usage
+
+
+def test_the_overview_names_every_verb() -> None:
+    for name in VERBS:
+        assert f"\n  {name} " in overview()
+
+
+@pytest.mark.parametrize("name", [name for name in VERBS if name != "gateway"])
+def test_every_example_in_the_help_parses(name: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import argparse
+    import shlex
+
+    from raptor_s3.cli.options import add_options
+
+    verb = load_verb(name)
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser, verb.options)
+    assert verb.examples
+    for command, _ in verb.examples:
+        words = shlex.split(command.partition(" < ")[0])
+        parser.parse_args(words if name == "send" else words[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "usage:"),
+        (["file"], "DESTINATION"),
+        (["file", "ftp://h/x"], "no destination"),
+        (["file", "s3://"], "names no bucket"),
+        (["file", "wg://host"], "wg://HOST:PORT"),
+        (["file", "wg://host:99999"], "wg://HOST:PORT"),
+        (["file", "s3://b/k", "--confirm", "maybe"], "none, any, packets"),
+        (["file", "s3://b/k", "--timeout", "-1"], "above 0"),
+        (["file", "s3://b/k", "--metadata", "novalue"], "NAME=VALUE"),
+        (["file", "s3://b/k", "--code", "morse"], "invalid choice"),
+        (["file", "s3://b/k"], "raptor configure"),
+        (["-", "s3://b/"], "stdin needs a whole name"),
+        (["file", "wg://h:1"], "server_key"),
+        (["file", "wg://h:1", "--server-key", KEY], "client_key_file"),
+        (["ping", "--count", "0"], "1 or more"),
+        (["status"], "raptor configure"),
+    ],
+)
+def test_wrong_usage_is_a_line_that_helps_and_exit_code_2(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "file").write_text("x")
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    assert code == 2
+    assert complaint in captured.out + captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_missing_file_and_an_empty_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(home)
+    assert main([str(home / "nothing"), "s3://b/k"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (home / "empty" / "sub").mkdir(parents=True)
+    (home / "empty" / "sub" / "x").write_text("x")
+    assert main([str(home / "empty"), "s3://b/k"]) == 2
+    assert "--recursive" in capsys.readouterr().err
+
+
+def test_a_private_key_on_the_command_line_is_warned_about_and_not_repeated(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "file").write_text("x")
+    secret = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
+    main([str(home / "file"), "wg://127.0.0.1:9", "--server-key", KEY, "--client-key", secret, "--timeout", "0.3"])
+    captured = capsys.readouterr()
+    assert "RAPTOR_CLIENT_KEY" in captured.err
+    assert secret not in captured.out + captured.err
+
+
+def test_a_broken_pipe_is_no_traceback(home: Path) -> None:
+    configure(home)
+    command = f"{sys.executable} -m raptor_s3.cli.main status | true"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert result.stderr == ""
+
+
+# Names
+
+
+def names(home: Path, source: Path | str, destination: str, *, recursive: bool = False, prefix: str = "") -> list[str]:
+    warnings: list[str] = []
+    found = [
+        upload.name
+        for upload in list_uploads(
+            str(source), parse_destination(destination), recursive=recursive, prefix=prefix, warn=warnings.append
+        )
+    ]
+    return found + [f"warning: {text}" for text in warnings]
+
+
+@pytest.fixture
+def tree(home: Path) -> Path:
+    root = home / "photos"
+    (root / "2026" / "mai").mkdir(parents=True)
+    (root / "b c.jpg").write_text("x")
+    (root / "ä.jpg").write_text("x")
+    (root / "2026" / "mai" / "1.jpg").write_text("x")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("destination", "key"),
+    [
+        ("s3://b", "b c.jpg"),
+        ("s3://b/", "b c.jpg"),
+        ("s3://b/x/", "x/b c.jpg"),
+        ("s3://b/x/y.jpg", "x/y.jpg"),
+        ("wg://h:1", "b c.jpg"),
+    ],
+)
+def test_the_name_of_one_file(home: Path, tree: Path, destination: str, key: str) -> None:
+    assert names(home, tree / "b c.jpg", destination) == [key]
+
+
+def test_the_names_of_a_tree(home: Path, tree: Path) -> None:
+    assert names(home, tree, "s3://b/pre", recursive=True) == ["pre/b c.jpg", "pre/ä.jpg", "pre/2026/mai/1.jpg"]
+    assert names(home, tree, "s3://b/pre/") == ["pre/b c.jpg", "pre/ä.jpg"]
+    assert names(home, tree, "s3://b") == ["b c.jpg", "ä.jpg"]
+    assert names(home, tree, "wg://h:1", prefix="20260501000000/") == ["20260501000000/b c.jpg", "20260501000000/ä.jpg"]
+
+
+def test_relative_sources_never_leave_the_folder(home: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree / "2026")
+    assert names(home, "..", "s3://b", recursive=True) == ["b c.jpg", "ä.jpg", "2026/mai/1.jpg"]
+    assert names(home, ".", "s3://b", recursive=True) == ["mai/1.jpg"]
+    assert names(home, "../b c.jpg", "s3://b") == ["b c.jpg"]
+
+
+def test_what_can_not_be_sent_is_left_out_with_a_warning(home: Path, tree: Path) -> None:
+    os.mkfifo(tree / "pipe")
+    (tree / os.fsdecode(b"caf\xe9")).write_text("x")
+    (tree / ("n" * 250)).write_text("x")
+    found = names(home, tree, "wg://h:1", prefix="20260501000000/")
+    assert found[:2] == ["20260501000000/b c.jpg", "20260501000000/ä.jpg"]
+    assert sorted(text.partition("is left out: ")[2] for text in found[2:]) == [
+        "it is not a regular file",
+        "its name has 265 bytes there, 255 fit",
+        "its name is not text, and names over there are UTF-8",
+    ]
+
+
+def test_stdin_has_no_name_of_its_own() -> None:
+    assert list(list_uploads("-", Bucket("b", "k"), recursive=False, prefix="", warn=print)) == [Upload(None, "k")]
+    with pytest.raises(UsageError):
+        list(list_uploads("-", Receiver("wg://h:1"), recursive=False, prefix="", warn=print))
+
+
+def test_a_timestamp_is_utc_and_tells_sends_within_one_second_apart() -> None:
+    assert timestamp_prefix(0) == "19700101000000000/"
+    assert timestamp_prefix(1.5) < timestamp_prefix(1.6)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("ANY", "packets"), ("PACKETS|BLOCK", "packets"), ("file", "file"), ("BLOCK,FILE", "block"), ("NONE", "none")],
+)
+def test_confirmations_of_the_published_command(text: str, level: str) -> None:
+    assert confirmation(text) == level
+
+
+def test_metadata_pairs() -> None:
+    assert metadata("a=1, b=x=y") == {"a": "1", "b": "x=y"}
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    assert printable("a\x1b[2J\rb\udce9") == "a\\x1b[2J\\rb\\udce9"
+
+
+# Status
+
+
+def record_puts(home: Path) -> None:
+    from raptor_s3.cli.status import load_profile
+
+    config, _ = load_profile(None)
+    journal = journal_for(config)
+    assert journal is not None
+    for number in range(3):
+        journal.record(
+            PutRecord(time.time(), "b", f"k{number}", 1024, "raptor", status=200, etag='"e"', elapsed_s=0.04, rtt_s=0.04)
+        )
+    journal.record(
+        PutRecord(time.time(), "b", "big\x1b[2J", 3 << 20, "https", "body 3 MB > threshold 256 KB", 200, elapsed_s=0.3)
+    )
+    journal.flush()
+
+
+def test_status_says_where_the_puts_went_and_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(home)
+    record_puts(home)
+    capsys.readouterr()
+    assert main(["status", "--last", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "last puts (3 by raptor, 1 by https):" in text
+    assert "s3://b/k2" in text
+    assert "s3://b/k1" not in text
+    assert "body 3 MB > threshold 256 KB" in text
+    assert "\x1b" not in text
+
+
+def test_status_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(home)
+    record_puts(home)
+    capsys.readouterr()
+    assert main(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["routes"] == {"raptor": 3, "https": 1}
+    assert status["https_reasons"] == {"body ... > threshold ...": 1}
+    assert [put["key"] for put in status["puts"]] == ["k0", "k1", "k2", "big\x1b[2J"]
+
+
+def test_an_open_breaker_is_shown_and_is_exit_code_1(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from raptor_s3.cli.status import load_profile
+
+    configure(home)
+    config, _ = load_profile(None)
+    breaker_for(config).failed("no handshake: nobody answered", time.time())
+    assert main(["status"]) == 1
+    assert "no handshake: nobody answered" in capsys.readouterr().out
+
+
+def test_the_panel_shows_the_same_and_no_control_characters(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import io
+
+    from rich.console import Console
+
+    from raptor_s3.cli.status import gather, load_profile
+    from raptor_s3.cli.status_panel import draw
+
+    configure(home)
+    record_puts(home)
+    config, profile = load_profile(None)
+    console = Console(file=io.StringIO(), width=120, record=True, force_terminal=False)
+    draw(gather(config, profile, last=10, now=time.time()), console, now=time.time())
+    text = console.export_text()
+    assert "wg://127.0.0.1:9" in text
+    assert "3 by raptor, 1 by https" in text
+    assert "1 x HTTPS: body ... > threshold ..." in text
+    assert "\\x1b" in text
+    assert "\x1b" not in text
+
+
+def test_a_runtime_directory_that_others_can_read_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(home)
+    (home / "run").mkdir(mode=0o755)
+    (home / "run").chmod(0o755)
+    assert main(["status"]) == 2
+    assert "0700" in capsys.readouterr().err
