@@ -28,7 +28,7 @@ from raptor_s3.wire.put_header import POLICY_GATED
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from raptor_s3.net.engine import EndpointSettings
+    from raptor_s3.net.settings import EndpointSettings
 
 SECTION: Final = "raptor"
 ENVIRONMENT_PREFIX: Final = "RAPTOR_"
@@ -180,7 +180,7 @@ class RaptorConfig:
 
     def endpoint_settings(self) -> EndpointSettings:
         """What the engine needs of this, the keys included. Imports raptor_s3.net. Raises ConfigError without an endpoint."""
-        from raptor_s3.net.engine import EndpointSettings
+        from raptor_s3.net.settings import EndpointSettings
 
         if self.endpoint is None:
             raise ConfigError("no endpoint is set", source=self.source, key="endpoint")

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from raptor_s3.errors import RaptorError
 from raptor_s3.net import runtime_dir
 from raptor_s3.net.session_store import SessionStore, endpoint_id
 from raptor_s3.routing.breaker import Breaker
 from raptor_s3.routing.fast_path import FastPath
 from raptor_s3.routing.journal import Journal
+from raptor_s3.routing.policy import LinkEstimate
 from raptor_s3.wireguard.keys import public_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from raptor_s3.net.engine import Engine
     from raptor_s3.routing.config import RaptorConfig
-    from raptor_s3.routing.fast_path import PutEngine
 
 logger = logging.getLogger("raptor_s3.routing")
 
@@ -69,7 +71,19 @@ def breaker_for(config: RaptorConfig) -> Breaker:
 
 def fast_path_for(config: RaptorConfig) -> FastPath:
     """Everything real behind a client's puts. The engine is made at the first of them. Raises ConfigError."""
-    return FastPath(config, _engine_factory(config), breaker_for(config))
+    engine = _engine_factory(config)
+    return FastPath(config, engine, breaker_for(config), lambda: link_estimate(engine()))
+
+
+def link_estimate(engine: Engine) -> LinkEstimate | None:
+    """What the engine has learned about the way; None before its first put, or when it can't open."""
+    try:
+        status = engine.status()
+    except (RaptorError, OSError):
+        return None
+    if status.rtt_s is None or status.rate is None:
+        return None
+    return LinkEstimate(status.rtt_s, status.loss, status.rate * 8)
 
 
 class LearnedRecord:
@@ -95,10 +109,10 @@ class LearnedRecord:
         self._store.update_learned(self.endpoint, {_BREAKER: dict(change(self.load()))})
 
 
-def _engine_factory(config: RaptorConfig) -> Callable[[], PutEngine]:
-    engine: PutEngine | None = None
+def _engine_factory(config: RaptorConfig) -> Callable[[], Engine]:
+    engine: Engine | None = None  # itself one per process and endpoint, and aware of forks
 
-    def get() -> PutEngine:
+    def get() -> Engine:
         nonlocal engine
         if engine is None:
             from raptor_s3.net.engine import Engine

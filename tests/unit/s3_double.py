@@ -210,12 +210,12 @@ class Rig:
         self.record = self.records.append
 
     def attach(self, client=None, **settings):
-
         client = client or make_client(self.s3)
-        hooks.attach(
-            client, make_config(self.s3, **settings), make_fast_path=self.make_fast_path, make_journal=lambda config: self
-        )
+        self.attach_to(client, make_config(self.s3, **settings))
         return client
+
+    def attach_to(self, target, config):
+        return hooks.attach(target, config, make_fast_path=self.make_fast_path, make_journal=lambda config: self)
 
     def make_fast_path(self, config):
         return FastPath(config, lambda: self.engine, self.breaker)
