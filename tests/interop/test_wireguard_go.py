@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from wireguard_go_rig import (
@@ -59,10 +59,20 @@ def receive_or_nothing(opened: socket.socket, timeout_s: float = SILENCE_S) -> b
 class Client:
     """Our Tunnel on a socket, and an echo behind wireguard-go's TUN device."""
 
-    def __init__(self, device: WireGuardGo, own: KeyPair, peer_public: bytes, preshared_key: bytes | None = None) -> None:
+    def __init__(
+        self,
+        device: WireGuardGo,
+        own: KeyPair,
+        peer_public: bytes,
+        preshared_key: bytes | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.device = device
         self.socket = device.udp_socket()
         self.inner = device.udp_socket(TUN_ADDRESS, INNER_PORT)
-        self.tunnel = Tunnel(own.private, peer_public, preshared_key, random=os.urandom)
+        self.own = own
+        self.preshared_key = preshared_key
+        self.tunnel = Tunnel(own.private, peer_public, preshared_key, random=random)
 
     def shake_hands(self) -> Session:
         time.sleep(HANDSHAKE_INTERVAL_S)
@@ -72,8 +82,11 @@ class Client:
         return event.session
 
     def seal(self, session: Session, data: bytes) -> bytes:
-        packet = inner_packet(data, (PEER_ADDRESS, INNER_PORT), (TUN_ADDRESS, INNER_PORT))
-        return session.seal(packet, time.monotonic())
+        return session.seal(self.packet(data), time.monotonic())
+
+    @staticmethod
+    def packet(data: bytes) -> bytes:
+        return inner_packet(data, (PEER_ADDRESS, INNER_PORT), (TUN_ADDRESS, INNER_PORT))
 
     def echo(self, session: Session, data: bytes) -> Data:
         """Send through the tunnel, let the inner socket answer, and return what comes back."""
@@ -100,9 +113,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     own, theirs = new_key_pair(), new_key_pair()
     preshared_key = os.urandom(32) if request.param == "preshared key" else None
     with running(private_key=theirs.private, peer_public_key=own.public, preshared_key=preshared_key) as device:
-        client = Client(device, own, theirs.public, preshared_key)
-        client.device = device  # type: ignore[attr-defined]
-        yield client
+        yield Client(device, own, theirs.public, preshared_key)
 
 
 def test_initiator_carries_data_both_ways(client: Client) -> None:
@@ -159,7 +170,7 @@ def test_wireguard_go_refuses_our_replays(client: Client) -> None:
 def test_clock_that_went_back_does_not_lock_us_out(client: Client) -> None:
     client.shake_hands()
     time.sleep(HANDSHAKE_INTERVAL_S)
-    stale = Tunnel(client.tunnel._private_key, client.tunnel.peer_public_key, client.tunnel._preshared_key, random=os.urandom)
+    stale = Tunnel(client.own.private, client.tunnel.peer_public_key, client.preshared_key, random=os.urandom)
     client.socket.sendto(stale.initiation(time.monotonic(), time.time() - 3600), THEIRS)
     assert receive_or_nothing(client.socket) is None, "an old timestamp was accepted"
 
@@ -172,14 +183,15 @@ def test_clock_that_went_back_does_not_lock_us_out(client: Client) -> None:
 def test_initiator_roams(client: Client) -> None:
     session = client.shake_hands()
     client.echo(session, b"from the first address")
-    client.socket = client.device.udp_socket("127.0.0.77")  # type: ignore[attr-defined]
+    client.socket = client.device.udp_socket("127.0.0.77")
     assert inner_data(client.echo(session, b"from the second").plaintext) == b"echo from the second"
 
 
-def test_initiator_answers_a_cookie_reply(client: Client) -> None:
+def cookie_reply_under_load(client: Client) -> bytes:
+    """Drive wireguard-go under load and return what it then answers our initiation."""
     # With a valid mac1, or wireguard-go drops it before it looks at its load.
     junk = MacWriter(client.tunnel.peer_public_key).finish(messages.build_initiation(1, os.urandom(108)), time.monotonic())
-    flooder = client.device.udp_socket("127.0.0.66")  # type: ignore[attr-defined]
+    flooder = client.device.udp_socket("127.0.0.66")
     for _ in range(8):
         for _ in range(1500):
             flooder.sendto(junk, THEIRS)
@@ -188,10 +200,30 @@ def test_initiator_answers_a_cookie_reply(client: Client) -> None:
         client.socket.sendto(client.tunnel.initiation(time.monotonic(), time.time()), THEIRS)
         reply = receive_or_nothing(client.socket)
         if reply is not None and messages.message_type(reply) == messages.TYPE_COOKIE_REPLY:
-            break
-    else:
-        pytest.fail("wireguard-go never came under load")
+            return reply
+    raise TimeoutError("wireguard-go never came under load")
 
+
+def cookie_reply_under_load(client: Client) -> tuple[bytes, bytes]:
+    """Drive wireguard-go under load; an initiation of ours, and the cookie reply that answers it."""
+    # With a valid mac1, or wireguard-go drops it before it looks at its load.
+    junk = MacWriter(client.tunnel.peer_public_key).finish(messages.build_initiation(1, os.urandom(108)), time.monotonic())
+    flooder = client.device.udp_socket("127.0.0.66")
+    for _ in range(8):
+        for _ in range(1500):
+            flooder.sendto(junk, THEIRS)
+        # It stays under load for a second after its queue was long; while the queue is full ours would be dropped unseen.
+        time.sleep(0.2)
+        initiation = client.tunnel.initiation(time.monotonic(), time.time())
+        client.socket.sendto(initiation, THEIRS)
+        reply = receive_or_nothing(client.socket)
+        if reply is not None and messages.message_type(reply) == messages.TYPE_COOKIE_REPLY:
+            return initiation, reply
+    raise TimeoutError("wireguard-go never came under load")
+
+
+def test_initiator_answers_a_cookie_reply(client: Client) -> None:
+    _, reply = cookie_reply_under_load(client)
     tampered = reply[:-1] + bytes((reply[-1] ^ 1,))
     with pytest.raises(AuthenticationFailed):
         client.tunnel.receive(tampered, time.monotonic())
@@ -212,6 +244,8 @@ class Server:
 
     def __init__(self, device: WireGuardGo, own: KeyPair, peer_public: bytes, config: PeerConfig, port: int) -> None:
         self.device = device
+        self.own = own
+        self.config = config
         self.peer_public = peer_public
         self.socket = device.udp_socket("127.0.0.2", port)
         self.inner = device.udp_socket(TUN_ADDRESS, INNER_PORT)
@@ -290,10 +324,7 @@ def test_responder_follows_a_roaming_peer(server: Server) -> None:
 @pytest.mark.parametrize("server", ["preshared key"], indirect=True)
 def test_responder_under_load_asks_for_a_cookie(server: Server) -> None:
     server.listener = Listener(
-        server.listener._static.private,
-        {server.peer_public: PeerConfig(next(iter(server.listener._peers.values())).preshared_key)},
-        random=os.urandom,
-        under_load_initiations_per_s=0,
+        server.own.private, {server.peer_public: server.config}, random=os.urandom, under_load_initiations_per_s=0
     )
     server.send_inner(b"let me in")
     received = server.receive_data(15)
