@@ -1,22 +1,27 @@
-"""The optional C kernel of the codec: where it can't be built, the numpy twin takes over (raptor_s3.codec.kernel)."""
+"""The optional C extensions. Where they can't be built their Python twins take over, with the same bytes."""
 
 from pathlib import Path
 
 from setuptools import Extension, setup
 
-SOURCES = sorted(str(path) for path in Path("raptor_s3/codec").glob("_*.c"))
+
+def extension(name: str, sources: str) -> Extension:
+    folder, pattern = sources.rsplit("/", 1)
+    return Extension(
+        name,
+        sources=sorted(str(path) for path in Path(folder).glob(pattern)),
+        depends=sorted(str(path) for path in Path(folder).glob("_*.h")),
+        define_macros=[("Py_LIMITED_API", "0x030B0000")],
+        extra_compile_args=["-O3"],
+        py_limited_api=True,
+        optional=True,
+    )
+
 
 setup(
     ext_modules=[
-        Extension(
-            "raptor_s3.codec._kernel",
-            sources=SOURCES,
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            py_limited_api=True,
-            optional=True,
-        )
-    ]
-    if SOURCES
-    else [],
+        extension("raptor_s3.codec._kernel", "raptor_s3/codec/_*.c"),
+        extension("raptor_s3.wireguard._arena", "raptor_s3/wireguard/_arena.c"),
+    ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
