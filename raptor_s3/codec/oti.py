@@ -1,7 +1,8 @@
 """FEC Object Transmission Information and the cut of an object into source blocks (RFC 6330 3.3, 4.4.1.2).
 
-F, T and Z come from the wire. Everything that the codec allocates or plans is derived from them, so they are checked here, once, before anything else
-happens. N is 1 and Al does not appear: this codec codes bytes, and every T is a multiple of 1.
+F, T and Z come from the wire. Everything that the codec allocates or plans is derived from them, so they are checked
+here, once, before anything else happens. N is 1 and Al does not appear: this codec works on octets, so any T will do
+(docs/errata.md, C2).
 
 Invariant: an `ObjectTransmissionInformation` that exists describes an object that RFC 6330 can carry.
 """
@@ -9,13 +10,14 @@ Invariant: an `ObjectTransmissionInformation` that exists describes an object th
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from raptor_s3.errors import MalformedPacket
 
 MAX_BLOCK_SYMBOLS = 56_403  # K'_max, RFC 6330 5.1.2
 MAX_ESI = (1 << 24) - 1  # RFC 6330 3.2
 _MAX_TRANSFER_LENGTH = (1 << 40) - 1  # u40, RFC 6330 3.3.2
+
+_set = object.__setattr__
 
 
 class DegreeTable(enum.Enum):
@@ -25,9 +27,8 @@ class DegreeTable(enum.Enum):
     RFC5053 = 1  # the published raptor CLI and backend (docs/errata.md, C1)
 
 
-@dataclass(frozen=True, slots=True)
 class ObjectTransmissionInformation:
-    """F, T and Z of one object (RFC 6330 3.3.2, 3.3.3).
+    """F, T and Z of one object (RFC 6330 3.3.2, 3.3.3): a frozen value.
 
     `transfer_length` and `symbol_size` in octets. An empty object (F = 0) is one block of one symbol.
     Raises MalformedPacket when a field is out of its range, or when Z blocks can't hold the object at 56,403 symbols each.
@@ -37,21 +38,27 @@ class ObjectTransmissionInformation:
     (3, 2, (6, 4))
     """
 
+    # By hand: importing `dataclasses` costs more than the whole codec, and a receiver makes one of these per datagram.
+    __slots__ = ("source_blocks", "symbol_size", "transfer_length")
+    __match_args__ = ("transfer_length", "symbol_size", "source_blocks")
+
     transfer_length: int
     symbol_size: int
     source_blocks: int
 
-    def __post_init__(self) -> None:
-        length, size, blocks = self.transfer_length, self.symbol_size, self.source_blocks
-        if not 0 <= length <= _MAX_TRANSFER_LENGTH:
-            raise MalformedPacket(f"transfer length {length} is not in 0..2^40-1")
-        if not 1 <= size <= 0xFFFF:
-            raise MalformedPacket(f"symbol size {size} is not in 1..65535")
-        symbols = -(-length // size) or 1
-        if not 1 <= blocks <= 255 or blocks > symbols:
-            raise MalformedPacket(f"{blocks} source blocks for {symbols} symbols (1..255, at most one per symbol)")
-        if -(-symbols // blocks) > MAX_BLOCK_SYMBOLS:
-            raise MalformedPacket(f"{-(-symbols // blocks)} symbols in a source block, more than {MAX_BLOCK_SYMBOLS}")
+    def __init__(self, transfer_length: int, symbol_size: int, source_blocks: int) -> None:
+        if not 0 <= transfer_length <= _MAX_TRANSFER_LENGTH:
+            raise MalformedPacket(f"transfer length {transfer_length} is not in 0..2^40-1")
+        if not 1 <= symbol_size <= 0xFFFF:
+            raise MalformedPacket(f"symbol size {symbol_size} is not in 1..65535")
+        symbols = -(-transfer_length // symbol_size) or 1
+        if not (1 <= source_blocks <= 255 and source_blocks <= symbols):
+            raise MalformedPacket(f"{source_blocks} source blocks for {symbols} symbols (1..255, at most one per symbol)")
+        if symbols > source_blocks * MAX_BLOCK_SYMBOLS:
+            raise MalformedPacket(f"{-(-symbols // source_blocks)} symbols in a source block, more than {MAX_BLOCK_SYMBOLS}")
+        _set(self, "transfer_length", transfer_length)
+        _set(self, "symbol_size", symbol_size)
+        _set(self, "source_blocks", source_blocks)
 
     def block_symbols(self, sbn: int) -> int:
         """K of source block `sbn`: Partition[ceil(F/T), Z] (RFC 6330 4.4.1.2). Raises MalformedPacket unless 0 <= sbn < Z."""
@@ -61,8 +68,34 @@ class ObjectTransmissionInformation:
         return short + (sbn < longer)
 
     def block_range(self, sbn: int) -> tuple[int, int]:
-        """(offset, length) of source block `sbn` in the object, octets; the last block's padding is not counted."""
+        """(offset, length) of source block `sbn` in the object, octets; the last block's padding is not counted.
+
+        Raises MalformedPacket unless 0 <= sbn < Z.
+        """
         symbols = self.block_symbols(sbn)
         short, longer = divmod(-(-self.transfer_length // self.symbol_size) or 1, self.source_blocks)
         offset = (sbn * short + min(sbn, longer)) * self.symbol_size
         return offset, min(symbols * self.symbol_size, self.transfer_length - offset)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not ObjectTransmissionInformation:
+            return NotImplemented
+        return self.__reduce__() == other.__reduce__()
+
+    def __hash__(self) -> int:
+        return hash((self.transfer_length, self.symbol_size, self.source_blocks))
+
+    def __reduce__(self) -> tuple[type[ObjectTransmissionInformation], tuple[int, int, int]]:
+        return type(self), (self.transfer_length, self.symbol_size, self.source_blocks)
+
+    def __repr__(self) -> str:
+        return (
+            f"ObjectTransmissionInformation(transfer_length={self.transfer_length}, symbol_size={self.symbol_size}, "
+            f"source_blocks={self.source_blocks})"
+        )

@@ -1,0 +1,334 @@
+/* A source block as datagrams, and back (RFC 6330 4.4, 5.3, 5.4).
+
+   With a generator (L x K': each intermediate symbol in source symbols), a repair symbol is one row, the sum of a few generator rows, times the source
+   symbols. A decoder that misses m source symbols and holds m independent repair symbols inverts the m x m part of their rows, and one product over what it
+   holds gives what it lacks: the slot of a missing source symbol is taken by a repair symbol.
+
+   Without a generator (large K'), or with more than a third missing, inactivation decoding finds the intermediate symbols, and LT rows give the rest. */
+
+#include "_raptorq.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define REPAIR_CHUNK 64u /* repair rows made at a time: bounds the scratch memory of a long run */
+#define SPARSE_FROM 256u /* source symbols; below, the dense way is always faster */
+
+/* row = encoding symbol `isi` in the K' source symbols */
+static void generator_row(const rq_code *code, uint32_t isi, uint8_t *row) {
+    uint16_t columns[RQ_MAX_ROW];
+    const uint8_t *terms[RQ_MAX_ROW];
+    const size_t count = rq_lt_row(code, isi, columns);
+    for (size_t i = 0; i < count; i++) terms[i] = code->generator + (size_t)columns[i] * code->padded;
+    rq_arithmetic_now()->sum(row, terms, count, code->padded);
+}
+
+static void lt_symbol(const rq_code *code, uint32_t isi, const uint8_t *intermediate, size_t size, uint8_t *to) {
+    uint16_t columns[RQ_MAX_ROW];
+    const uint8_t *terms[RQ_MAX_ROW];
+    const size_t count = rq_lt_row(code, isi, columns);
+    for (size_t i = 0; i < count; i++) terms[i] = intermediate + columns[i] * size;
+    rq_arithmetic_now()->sum(to, terms, count, size);
+}
+
+static size_t octets_of(const rq_source *source, size_t esi) {
+    const size_t left = source->length - esi * source->size;
+    return left < source->size ? left : source->size;
+}
+
+/* One allocation, cut into parts. */
+typedef struct {
+    uint8_t *at;
+} scratch;
+
+static void *take(scratch *s, size_t size) {
+    void *part = s->at;
+    s->at += (size + 15) & ~(size_t)15;
+    return part;
+}
+
+#define ROUNDED(size) (((size_t)(size) + 15) & ~(size_t)15)
+
+/* ---- encoding ---- */
+
+static int make_repair(const rq_code *code, const uint8_t *intermediate, const rq_source *source, uint32_t first_isi, uint8_t *const *to, size_t count) {
+    if (!code->generator) {
+        for (size_t i = 0; i < count; i++) lt_symbol(code, first_isi + (uint32_t)i, intermediate, source->size, to[i]);
+        return RQ_OK;
+    }
+    const size_t k = source->symbols, size = source->size, padded = code->padded, chunk = count < REPAIR_CHUNK ? count : REPAIR_CHUNK;
+    uint8_t *memory = malloc(ROUNDED(k * sizeof(uint8_t *)) + ROUNDED(size) + ROUNDED(chunk * padded));
+    if (!memory) return RQ_NO_MEMORY;
+    scratch s = {memory};
+    const uint8_t **symbols = take(&s, k * sizeof *symbols);
+    uint8_t *last = take(&s, size), *rows = take(&s, chunk * padded);
+    for (size_t j = 0; j < k; j++) symbols[j] = source->data + j * size;
+    const size_t tail = octets_of(source, k - 1);
+    if (tail < size) {
+        memcpy(last, source->data + (k - 1) * size, tail);
+        memset(last + tail, 0, size - tail);
+        symbols[k - 1] = last;
+    }
+    for (size_t at = 0; at < count; at += chunk) {
+        const size_t now = count - at < chunk ? count - at : chunk;
+        for (size_t i = 0; i < now; i++) generator_row(code, first_isi + (uint32_t)(at + i), rows + i * padded);
+        rq_arithmetic_now()->product(to + at, now, rows, padded, symbols, k, size);
+    }
+    free(memory);
+    return RQ_OK;
+}
+
+int rq_write_packets(const rq_code *code, const uint8_t *intermediate, const rq_source *source, const rq_slots *slots) {
+    const uint32_t k = (uint32_t)source->symbols;
+    const uint32_t end = slots->first_esi + slots->count, first_repair = slots->first_esi > k ? slots->first_esi : k;
+    const uint32_t repairs = end > first_repair ? end - first_repair : 0;
+    uint8_t *few[REPAIR_CHUNK], **to = few;
+    if (repairs > REPAIR_CHUNK && !(to = malloc(repairs * sizeof *to))) return RQ_NO_MEMORY;
+    for (uint32_t i = 0; i < slots->count; i++) {
+        const uint32_t esi = slots->first_esi + i;
+        uint8_t *at = slots->at + i * slots->stride;
+        memcpy(at, slots->prefix, slots->prefix_length);
+        at += slots->prefix_length;
+        *at++ = (uint8_t)slots->sbn;
+        *at++ = (uint8_t)(esi >> 16);
+        *at++ = (uint8_t)(esi >> 8);
+        *at++ = (uint8_t)esi;
+        if (esi < k) {
+            const size_t octets = octets_of(source, esi);
+            memcpy(at, source->data + esi * source->size, octets);
+            memset(at + octets, 0, source->size - octets);
+        } else {
+            to[esi - first_repair] = at;
+        }
+    }
+    int status = RQ_OK;
+    if (repairs) status = make_repair(code, intermediate, source, first_repair + (code->padded - k), to, repairs);
+    if (to != few) free(to);
+    return status;
+}
+
+int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *out) {
+    const size_t k = source->symbols, size = source->size, padded = code->padded;
+    uint8_t *memory = malloc(ROUNDED(padded * sizeof(uint8_t *)) + ROUNDED(padded * sizeof(uint32_t)) + ROUNDED(size));
+    if (!memory) return RQ_NO_MEMORY;
+    scratch s = {memory};
+    const uint8_t **symbols = take(&s, padded * sizeof *symbols);
+    uint32_t *isis = take(&s, padded * sizeof *isis);
+    uint8_t *last = take(&s, size);
+    for (size_t j = 0; j < padded; j++) {
+        isis[j] = (uint32_t)j;
+        symbols[j] = j < k ? source->data + j * size : NULL;
+    }
+    const size_t tail = octets_of(source, k - 1);
+    memset(last, 0, size);
+    memcpy(last, source->data + (k - 1) * size, tail);
+    symbols[k - 1] = last;
+    size_t deficiency;
+    const int status = rq_solve(code, isis, symbols, padded, size, out, &deficiency);
+    free(memory);
+    return status;
+}
+
+int rq_make_generator(const rq_code *code, uint8_t *out) {
+    uint8_t *identity = calloc(code->padded, code->padded);
+    if (!identity) return RQ_NO_MEMORY;
+    for (size_t i = 0; i < code->padded; i++) identity[i * code->padded + i] = 1;
+    const rq_source source = {identity, (size_t)code->padded * code->padded, code->padded, code->padded};
+    const int status = rq_make_intermediate(code, &source, out);
+    free(identity);
+    return status;
+}
+
+/* ---- decoding ---- */
+
+typedef struct {
+    uint32_t esi;
+    const uint8_t *symbol;
+} repair;
+
+typedef struct {
+    size_t symbols, size, missing, repairs;
+    const uint8_t **held; /* K: where a source symbol is, or NULL */
+    uint32_t *lost;       /* ESIs of the missing ones */
+    repair *repair;       /* ascending, distinct */
+} holding;
+
+static int by_esi(const void *a, const void *b) {
+    const uint32_t x = ((const repair *)a)->esi, y = ((const repair *)b)->esi;
+    return (x > y) - (x < y);
+}
+
+static void sort_out(const rq_received *received, holding *h) {
+    int ascending = 1;
+    h->missing = h->symbols;
+    for (size_t i = 0; i < received->count; i++) {
+        const uint8_t *symbol = received->at + i * received->stride;
+        uint32_t esi;
+        if (received->esis) {
+            memcpy(&esi, received->esis + 4 * i, 4);
+        } else {
+            if (symbol[-4] != received->sbn) continue;
+            esi = (uint32_t)symbol[-3] << 16 | (uint32_t)symbol[-2] << 8 | symbol[-1];
+        }
+        if (esi < h->symbols) {
+            h->missing -= !h->held[esi];
+            h->held[esi] = symbol;
+        } else if (esi <= RQ_MAX_ESI) {
+            ascending &= !h->repairs || h->repair[h->repairs - 1].esi < esi;
+            h->repair[h->repairs++] = (repair){esi, symbol};
+        }
+    }
+    if (!ascending) {
+        qsort(h->repair, h->repairs, sizeof *h->repair, by_esi);
+        size_t distinct = 1;
+        for (size_t i = 1; i < h->repairs; i++) {
+            if (h->repair[i].esi != h->repair[distinct - 1].esi) h->repair[distinct++] = h->repair[i];
+        }
+        h->repairs = distinct;
+    }
+    size_t lost = 0;
+    for (uint32_t esi = 0; h->missing && esi < h->symbols; esi++) {
+        if (!h->held[esi]) h->lost[lost++] = esi;
+    }
+}
+
+/* Write missing source symbol esi to its place in `out`, through `last` where it is the block's short one. */
+static uint8_t *place_of(const holding *h, uint32_t esi, uint8_t *out, size_t length, uint8_t *last) {
+    return (esi + 1) * h->size <= length ? out + esi * h->size : last;
+}
+
+static void finish_last(const holding *h, uint8_t *out, size_t length, const uint8_t *last) {
+    const size_t at = (h->symbols - 1) * h->size;
+    if (length - at < h->size && !h->held[h->symbols - 1]) memcpy(out + at, last, length - at);
+}
+
+/* Choose m independent repair rows and invert their m x m part, one row at a time: pivots[i] = [row in the lost columns | row in the chosen rows].
+   Gauss-Jordan keeps every pivot's column clear in all other rows, so a new row is reduced by one product. */
+static size_t choose_rows(const rq_code *code, const holding *h, uint8_t *rows, uint8_t *pivots, uint32_t *pivot_of, uint32_t *chosen, uint8_t *factors, const uint8_t **terms) {
+    const rq_arithmetic *gf = rq_arithmetic_now();
+    const size_t m = h->missing, width = 2 * m, padded = code->padded;
+    size_t rank = 0;
+    for (size_t at = 0; at < h->repairs && rank < m; at++) {
+        uint8_t *row = rows + rank * padded, *fresh = pivots + rank * width, *change = pivots + m * width;
+        generator_row(code, h->repair[at].esi + (code->padded - (uint32_t)h->symbols), row);
+        for (size_t i = 0; i < m; i++) fresh[i] = row[h->lost[i]];
+        memset(fresh + m, 0, m);
+        fresh[m + rank] = 1;
+        for (size_t i = 0; i < rank; i++) {
+            factors[i] = fresh[pivot_of[i]];
+            terms[i] = pivots + i * width;
+        }
+        gf->product(&change, 1, factors, rank, terms, rank, width);
+        gf->multiply_add(fresh, change, 1, width);
+        uint32_t column = 0;
+        while (column < m && !fresh[column]) column++;
+        if (column == m) continue;
+        const uint8_t inverse = rq_inverse(fresh[column]);
+        if (inverse != 1) gf->multiply_add(fresh, fresh, inverse ^ 1, width);
+        for (size_t i = 0; i < rank; i++) {
+            const uint8_t factor = pivots[i * width + column];
+            if (factor) gf->multiply_add(pivots + i * width, fresh, factor, width);
+        }
+        pivot_of[rank] = column;
+        chosen[rank++] = (uint32_t)at;
+    }
+    return rank;
+}
+
+static int decode_dense(const rq_code *code, const holding *h, uint8_t *out, size_t length, size_t *deficiency) {
+    const rq_arithmetic *gf = rq_arithmetic_now();
+    const size_t m = h->missing, k = h->symbols, padded = code->padded;
+    uint8_t *memory = malloc(ROUNDED(h->size) + ROUNDED(m * padded) + ROUNDED((m + 1) * 2 * m) + 2 * ROUNDED(4 * m) + ROUNDED(m) + ROUNDED(m * k) +
+                             2 * ROUNDED(m * sizeof(uint8_t *)) + ROUNDED(k * sizeof(uint8_t *)));
+    if (!memory) return RQ_NO_MEMORY;
+    scratch s = {memory};
+    uint8_t *last = take(&s, h->size), *rows = take(&s, m * padded), *pivots = take(&s, (m + 1) * 2 * m);
+    uint32_t *pivot_of = take(&s, 4 * m), *chosen = take(&s, 4 * m);
+    uint8_t *factors = take(&s, m), *recipe = take(&s, m * k);
+    const uint8_t **terms = take(&s, m * sizeof *terms);
+    uint8_t **to = take(&s, m * sizeof *to);
+    const uint8_t **symbols = take(&s, k * sizeof *symbols);
+
+    const size_t rank = choose_rows(code, h, rows, pivots, pivot_of, chosen, factors, terms);
+    if (rank < m) {
+        *deficiency = m - rank;
+        free(memory);
+        return RQ_SINGULAR;
+    }
+    /* recipe[i] = lost symbol pivot_of[i] in the held source symbols and, at the lost ones' places, the chosen repair symbols */
+    for (size_t i = 0; i < m; i++) {
+        terms[i] = rows + i * padded;
+        to[i] = recipe + i * k;
+    }
+    gf->product(to, m, pivots + m, 2 * m, terms, m, k);
+    memcpy(symbols, h->held, k * sizeof *symbols);
+    for (size_t j = 0; j < m; j++) {
+        symbols[h->lost[j]] = h->repair[chosen[j]].symbol;
+        for (size_t i = 0; i < m; i++) recipe[i * k + h->lost[j]] = pivots[i * 2 * m + m + j];
+    }
+    for (size_t i = 0; i < m; i++) to[i] = place_of(h, h->lost[pivot_of[i]], out, length, last);
+    gf->product(to, m, recipe, k, symbols, k, h->size);
+    finish_last(h, out, length, last);
+    free(memory);
+    return RQ_OK;
+}
+
+static int decode_sparse(const rq_code *code, const holding *h, uint8_t *out, size_t length, size_t *deficiency) {
+    const size_t k = h->symbols, padding = code->padded - k, count = code->padded - h->missing + h->repairs;
+    uint8_t *intermediate = malloc(code->total * h->size);
+    uint8_t *memory = malloc(ROUNDED(h->size) + ROUNDED(4 * count) + ROUNDED(count * sizeof(uint8_t *)));
+    int status = RQ_NO_MEMORY;
+    if (intermediate && memory) {
+        scratch s = {memory};
+        uint8_t *last = take(&s, h->size);
+        uint32_t *isis = take(&s, 4 * count);
+        const uint8_t **symbols = take(&s, count * sizeof *symbols);
+        size_t n = 0;
+        for (uint32_t isi = 0; isi < code->padded; isi++) {
+            if (isi < k && !h->held[isi]) continue;
+            isis[n] = isi;
+            symbols[n++] = isi < k ? h->held[isi] : NULL;
+        }
+        for (size_t i = 0; i < h->repairs; i++) {
+            isis[n] = h->repair[i].esi + (uint32_t)padding;
+            symbols[n++] = h->repair[i].symbol;
+        }
+        status = rq_solve(code, isis, symbols, n, h->size, intermediate, deficiency);
+        if (status == RQ_OK) {
+            for (size_t i = 0; i < h->missing; i++) lt_symbol(code, h->lost[i], intermediate, h->size, place_of(h, h->lost[i], out, length, last));
+            finish_last(h, out, length, last);
+        }
+    }
+    free(memory);
+    free(intermediate);
+    return status;
+}
+
+int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length, size_t *distinct, size_t *missing) {
+    uint8_t *memory = malloc(ROUNDED(symbols * sizeof(uint8_t *)) + ROUNDED(symbols * 4) + ROUNDED(received->count * sizeof(repair)));
+    if (!memory) return RQ_NO_MEMORY;
+    scratch s = {memory};
+    holding h = {.symbols = symbols, .size = size};
+    h.held = take(&s, symbols * sizeof *h.held);
+    h.lost = take(&s, symbols * 4);
+    h.repair = take(&s, received->count * sizeof *h.repair);
+    memset((void *)h.held, 0, symbols * sizeof *h.held);
+    sort_out(received, &h);
+
+    *distinct = symbols - h.missing + h.repairs;
+    *missing = *distinct < symbols ? symbols - *distinct : 0;
+    int status = *missing ? RQ_SINGULAR : RQ_OK;
+    if (status == RQ_OK && h.missing) {
+        const int sparse = !code->generator || (symbols >= SPARSE_FROM && h.missing > symbols / 3);
+        status = (sparse ? decode_sparse : decode_dense)(code, &h, out, length, missing);
+    }
+    if (status == RQ_OK) {
+        *missing = 0;
+        for (size_t esi = 0; esi < symbols; esi++) {
+            const size_t at = esi * size, octets = length - at < size ? length - at : size;
+            if (h.held[esi]) memcpy(out + at, h.held[esi], octets);
+        }
+    }
+    free(memory);
+    return status;
+}

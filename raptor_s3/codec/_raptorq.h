@@ -1,0 +1,102 @@
+/* The inside of the codec's C kernel: RFC 6330 arithmetic on plain buffers, without Python.
+
+   _gf256.c    rows of octets: XOR, multiply, product; one implementation per instruction set, chosen at run time
+   _code.c     what a K' fixes: Rand, Tuple, LT and LDPC rows, the HDPC rows applied
+   _solver.c   inactivation decoding: intermediate symbols from encoding symbols
+   _block.c    datagrams of a source block, and a source block from datagrams
+   _kernel.c   the Python face: buffers, bounds, the GIL
+
+   Invariant: every function is total. Sizes and indices from the caller are checked before use, loops are bounded, and nothing is kept between calls but
+   the read-only tables and the chosen instruction set. */
+
+#ifndef RAPTORQ_H
+#define RAPTORQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { RQ_OK = 0, RQ_SINGULAR = 1, RQ_NO_MEMORY = -1, RQ_INVALID = -2 };
+
+#define RQ_MAX_SYMBOLS 56403u      /* K'_max, RFC 6330 5.1.2 */
+#define RQ_MAX_ESI 0xFFFFFFu       /* u24, RFC 6330 3.2 */
+#define RQ_MAX_HDPC 16u            /* the largest H of Table 2 */
+#define RQ_MAX_ROW 48u             /* an LT row: degree at most 40 (RFC 5053) and 3 */
+#define RQ_MAX_INACTIVE 4096u      /* honest symbols leave about 550 at K'_max; a crafted set must not buy a cubic elimination */
+
+/* ---- _gf256.c ---- */
+
+typedef struct {
+    const char *name;
+    /* dst = sum of `count` rows; dst may be one of them */
+    void (*sum)(uint8_t *dst, const uint8_t *const *rows, size_t count, size_t size);
+    /* dst += c * row */
+    void (*multiply_add)(uint8_t *dst, const uint8_t *row, uint8_t c, size_t size);
+    /* out[i] = sum over j of coefficients[i * stride + j] * rows[j]; out must not overlap rows */
+    void (*product)(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows, size_t terms, size_t size);
+    /* running = 2 * running + rows[j * size], added to checks[taps[2j]] and checks[taps[2j + 1]], for j < count (RFC 6330 5.3.3.3: MT * GAMMA) */
+    void (*accumulate)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size);
+} rq_arithmetic;
+
+void rq_initialise(void);
+const rq_arithmetic *rq_arithmetic_now(void);
+const rq_arithmetic *rq_arithmetic_at(size_t index); /* those that this CPU can run, best first; NULL past the last */
+void rq_choose(const rq_arithmetic *arithmetic);
+uint8_t rq_multiply(uint8_t a, uint8_t b);
+uint8_t rq_inverse(uint8_t a);
+
+/* ---- _code.c ---- */
+
+/* A plan is a buffer: header (native u32 words, built in Python from RFC 6330's tables) || generator (L x K' octets, or nothing).
+   Row c of the generator expresses intermediate symbol c in the K' source symbols. */
+enum { RQ_WORDS_FIXED = 8, RQ_DEGREES = 31, RQ_WORDS = RQ_WORDS_FIXED + 2 * RQ_DEGREES + 2 + 1024, RQ_HEADER = 4 * RQ_WORDS };
+
+typedef struct {
+    uint32_t padded, index, ldpc, hdpc, lt, pi, prime, total; /* K' J S H W P P1 L */
+    uint32_t degree_limit, degrees;
+    const uint8_t *degree;    /* (degree, bound) pairs */
+    const uint8_t *rand;      /* V0..V3 */
+    const uint8_t *generator; /* NULL: none */
+} rq_code;
+
+int rq_open(rq_code *code, const uint8_t *plan, size_t length);
+size_t rq_lt_row(const rq_code *code, uint32_t isi, uint16_t columns[RQ_MAX_ROW]);
+/* The LDPC rows as (row, column) pairs, one call each. */
+void rq_ldpc_entries(const rq_code *code, void (*entry)(void *context, uint32_t row, uint32_t column), void *context);
+void rq_hdpc_taps(const rq_code *code, uint8_t *taps); /* 2 * (K' + S - 1) */
+
+/* ---- _solver.c ---- */
+
+/* out: L x size octets. symbols[i]: encoding symbol isis[i], NULL for zeros. RQ_SINGULAR sets *deficiency to how many more symbols are needed at least. */
+int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out, size_t *deficiency);
+
+/* ---- _block.c ---- */
+
+typedef struct {
+    const uint8_t *data; /* the source block, `length` octets: K - 1 whole symbols and one that may be short */
+    size_t length, symbols, size;
+} rq_source;
+
+typedef struct {
+    uint8_t *at; /* first slot */
+    size_t stride;
+    const uint8_t *prefix;
+    size_t prefix_length;
+    uint32_t sbn, first_esi, count;
+} rq_slots;
+
+/* intermediate: L x size octets, or NULL where the plan has a generator */
+int rq_write_packets(const rq_code *code, const uint8_t *intermediate, const rq_source *source, const rq_slots *slots);
+int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *out);
+int rq_make_generator(const rq_code *code, uint8_t *out);
+
+typedef struct {
+    const uint8_t *at; /* first symbol */
+    size_t stride, count;
+    const uint8_t *esis; /* native u32 each; NULL: the four octets before each symbol are its payload id */
+    uint32_t sbn;        /* payload ids of other source blocks are skipped */
+} rq_received;
+
+/* out: length octets. *distinct: symbols of the block; *missing: 0, or how many more are needed at least. */
+int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length, size_t *distinct, size_t *missing);
+
+#endif

@@ -1,0 +1,217 @@
+"""The codec's arithmetic in numpy: the twin of the C kernel (_kernel.c), with the same functions, results and bounds.
+
+`plan` is a header or a header with a generator (plans.py). A source block is `length` octets of `data` from `start` on,
+cut into `symbols` = K symbols of `size` = T octets, of which the last may be short.
+
+Invariant: every function returns the octets that the C kernel returns. ValueError where an argument is out of bounds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raptor_s3.codec import gf256, inactivation
+from raptor_s3.codec.plans import HEADER_SIZE
+from raptor_s3.codec.rows import Code, code_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from raptor_s3.codec.gf256 import Octets
+
+_MAX_ESI = 0xFFFFFF
+_SPARSE_FROM = 256  # source symbols; as in _block.c
+
+
+def _octets(data: Buffer) -> Octets:
+    return np.frombuffer(memoryview(data).cast("B"), np.uint8)
+
+
+def _generator(plan: Buffer, code: Code) -> Octets | None:
+    octets = _octets(plan)[HEADER_SIZE:]
+    return octets.reshape(code.total, code.padded) if octets.size else None
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _source(code: Code, data: Buffer, start: int, length: int, symbols: int, size: int) -> Octets:
+    """The K x T source symbols, the last one padded."""
+    octets = _octets(data)
+    _require(0 <= start <= octets.size and 0 <= length <= octets.size - start, "the source block is outside the data")
+    _require(1 <= symbols <= code.padded and 1 <= size <= 0xFFFF, "K or T is out of range")
+    _require((symbols - 1) * size <= length <= symbols * size, "the source block is not of K symbols")
+    if length == symbols * size:
+        return octets[start : start + length].reshape(symbols, size)
+    source = np.zeros((symbols, size), np.uint8)
+    source.reshape(-1)[:length] = octets[start : start + length]
+    return source
+
+
+def _solve_source(code: Code, source: Octets) -> Octets:
+    padded = np.zeros((code.padded, source.shape[1]), np.uint8)
+    padded[: len(source)] = source
+    intermediate, _ = inactivation.solve(code, range(code.padded), padded)
+    if intermediate is None:
+        raise ValueError("A is singular")
+    return intermediate
+
+
+def make_plan(header: Buffer, /) -> bytes:
+    """The plan with a generator: the intermediate symbols of the identity (L x K' octets). ValueError if A is singular."""
+    header = bytes(header)
+    code = code_of(header)
+    return header + _solve_source(code, np.eye(code.padded, dtype=np.uint8)).tobytes()
+
+
+def make_intermediate(plan: Buffer, data: Buffer, start: int, length: int, symbols: int, size: int, /) -> bytes:
+    """The L intermediate symbols of a source block, back to back."""
+    code = code_of(bytes(plan))
+    return _solve_source(code, _source(code, data, start, length, symbols, size)).tobytes()
+
+
+def write_packets(
+    plan: Buffer,
+    intermediate: Buffer,
+    data: Buffer,
+    start: int,
+    length: int,
+    symbols: int,
+    size: int,
+    arena: Buffer,
+    offset: int,
+    stride: int,
+    prefix: Buffer,
+    sbn: int,
+    first_esi: int,
+    count: int,
+    /,
+) -> int:
+    """Write prefix || payload id || symbol at offset, offset + stride, ...; the offset after the last slot.
+
+    `intermediate` is read only where the plan has no generator; b'' elsewhere.
+    """
+    code = code_of(bytes(plan))
+    source = _source(code, data, start, length, symbols, size)
+    target = memoryview(arena).cast("B")
+    head = bytes(prefix)
+    slot = len(head) + 4 + size
+    _require(0 <= sbn <= 255 and 0 <= first_esi <= _MAX_ESI and 0 <= count <= _MAX_ESI + 1 - first_esi, "payload id out of range")
+    _require(0 <= offset <= len(target) and stride >= slot, "slots too short")
+    _require(not count or offset + (count - 1) * stride + slot <= len(target), "slots exceed the arena")
+    if not count:
+        return offset
+    octets = np.frombuffer(target, np.uint8)
+    slots = np.lib.stride_tricks.as_strided(octets[offset:], (count, slot), (stride, 1))
+    esis = np.arange(first_esi, first_esi + count)
+    slots[:, : len(head)] = np.frombuffer(head, np.uint8)
+    slots[:, len(head)] = sbn
+    for i, shift in enumerate((16, 8, 0)):
+        slots[:, len(head) + 1 + i] = esis >> shift & 255
+    own = max(min(symbols - first_esi, count), 0)  # source symbols among them
+    slots[:own, slot - size :] = source[first_esi : first_esi + own]
+    if own < count:
+        isis = [esi + code.padded - symbols for esi in range(first_esi + own, first_esi + count)]
+        generator = _generator(plan, code)
+        if generator is not None:
+            rows = inactivation.encode(code, isis, generator)
+            slots[own:, slot - size :] = gf256.product(rows[:, :symbols], source)
+        else:
+            _require(len(intermediate) == code.total * size, "neither a generator nor intermediate symbols")  # type: ignore[arg-type]
+            slots[own:, slot - size :] = inactivation.encode(code, isis, _octets(intermediate).reshape(-1, size))
+    return offset + count * stride
+
+
+def decode(
+    plan: Buffer,
+    received: Buffer,
+    offset: int,
+    stride: int,
+    count: int,
+    esis: Buffer | None,
+    sbn: int,
+    symbols: int,
+    size: int,
+    length: int,
+    /,
+) -> tuple[int, int, bytes | None]:
+    """(distinct symbols, how many more are needed at least, the source block or None).
+
+    `count` symbols lie at offset, offset + stride, ... `esis` holds a native u32 per symbol; with None, the four octets
+    before each symbol are its payload id, and other blocks' symbols are skipped.
+    """
+    code = code_of(bytes(plan))
+    octets = _octets(received)
+    _require(1 <= symbols <= code.padded and 1 <= size <= 0xFFFF and 0 <= sbn <= 255, "K, T or SBN out of range")
+    _require((symbols - 1) * size <= length <= symbols * size, "the source block is not of K symbols")
+    _require(
+        stride >= 1 and 0 <= count <= _MAX_ESI + 1 and (0 if esis is not None else 4) <= offset <= octets.size, "no such symbols"
+    )
+    _require(not count or offset + (count - 1) * stride + size <= octets.size, "symbols exceed the buffer")
+    held: dict[int, int] = {}  # ESI: number of the symbol
+    if count and esis is not None:
+        _require(memoryview(esis).nbytes == 4 * count, "not one ESI per symbol")
+        held = {esi: i for i, esi in enumerate(_octets(esis).view(np.uint32).tolist()) if esi <= _MAX_ESI}
+    elif count:
+        ids = np.lib.stride_tricks.as_strided(octets[offset - 4 :], (count, 4), (stride, 1)).astype(np.int64)
+        for i, (block, high, middle, low) in enumerate(ids.tolist()):
+            if block == sbn:
+                held[high << 16 | middle << 8 | low] = i
+    if len(held) < symbols:
+        return len(held), symbols - len(held), None
+    slots = np.lib.stride_tricks.as_strided(octets[offset:], (count, size), (stride, 1))
+    lost = [esi for esi in range(symbols) if esi not in held]
+    found = [esi for esi in held if esi < symbols]
+    repair = sorted(esi for esi in held if esi >= symbols)
+    block = np.zeros((symbols, size), np.uint8)
+    block[found] = slots[[held[esi] for esi in found]]
+    if lost:
+        generator = _generator(plan, code)
+        repaired = slots[[held[esi] for esi in repair]]
+        isis = [esi + code.padded - symbols for esi in repair]
+        if generator is None or (symbols >= _SPARSE_FROM and len(lost) > symbols // 3):
+            missing = _restore_sparse(code, block, lost, isis, repaired)
+        else:
+            missing = _restore_dense(code, generator, block, lost, isis, repaired)
+        if missing:
+            return len(held), missing, None
+    return len(held), 0, block.tobytes()[:length]
+
+
+def _restore_dense(code: Code, generator: Octets, block: Octets, lost: list[int], isis: list[int], repaired: Octets) -> int:
+    """Fill in the lost rows of `block` (zero before) from repair symbols; 0, or how many more are needed."""
+    rows = inactivation.encode(code, isis, generator)[:, : len(block)]
+    system = np.concatenate([rows[:, lost], np.eye(len(isis), dtype=np.uint8)], axis=1)
+    rank = gf256.eliminate(system, len(lost))
+    if rank < len(lost):
+        return len(lost) - rank
+    recipe = np.ascontiguousarray(system[: len(lost), len(lost) :])
+    coefficients = np.concatenate([gf256.product(recipe, rows), recipe], axis=1)
+    coefficients[:, lost] = 0
+    block[lost] = gf256.product(coefficients, np.concatenate([block, repaired]))
+    return 0
+
+
+def _restore_sparse(code: Code, block: Octets, lost: list[int], isis: list[int], repaired: Octets) -> int:
+    missing = set(lost)
+    kept = [esi for esi in range(len(block)) if esi not in missing]
+    padding = range(len(block), code.padded)
+    symbols = np.concatenate([block[kept], np.zeros((len(padding), block.shape[1]), np.uint8), repaired])
+    intermediate, needed = inactivation.solve(code, [*kept, *padding, *isis], symbols)
+    if intermediate is None:
+        return needed
+    block[lost] = inactivation.encode(code, lost, intermediate)
+    return 0
+
+
+def product(coefficients: Buffer, rows: Buffer, terms: int, size: int, /) -> bytes:
+    """The matrix product over GF(256) of (n x terms) coefficients and (terms x size) rows."""
+    left, right = _octets(coefficients), _octets(rows)
+    _require(
+        1 <= terms <= 56_403 and 1 <= size <= 0xFFFF and left.size % terms == 0 and right.size == terms * size, "out of shape"
+    )
+    return gf256.product(left.reshape(-1, terms), right.reshape(terms, size)).tobytes()
