@@ -1,17 +1,12 @@
 """The arithmetic in use: the C kernel where it was built, else its numpy twin, which gives the same octets.
 
-`RAPTOR_S3_KERNEL` in the environment forces one: `numpy`, or an instruction set that the CPU has (`gfni_avx512`,
-`gfni_avx2`, `avx2`, `ssse3`, `neon`, `portable`). A name that can't be had is a ConfigError at import: a test must not
-pass on another path than the one it names.
+The C kernel picks the best of its instruction sets that the CPU has: `gfni_avx512`, `gfni_avx2`, `avx2`, `ssse3` or `neon`,
+`portable`. Tests and benchmarks force one of these, or `numpy`, with `use`.
 
 Invariant: numpy is imported only if the C kernel is missing or the twin is asked for.
 """
 
 from __future__ import annotations
-
-import os
-
-from raptor_s3.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,10 +66,10 @@ def available() -> tuple[str, ...]:
 
 
 def use(name: str) -> None:
-    """Switch every thread to kernel `name`. ConfigError if it can't be had."""
+    """Switch every thread to kernel `name`. ValueError if it can't be had: a test must not pass on another path than it names."""
     global active, active_name
     if name not in available():
-        raise ConfigError(f"no codec kernel {name!r} on this machine, only {', '.join(available())}", source="RAPTOR_S3_KERNEL")
+        raise ValueError(f"no codec kernel {name!r} on this machine, only {', '.join(available())}")
     if name == "numpy":
         from raptor_s3.codec import numpy_kernel
 
@@ -87,4 +82,4 @@ def use(name: str) -> None:
 
 active: Kernel
 active_name: str
-use(os.environ.get("RAPTOR_S3_KERNEL") or available()[0])
+use(available()[0])
