@@ -1,0 +1,223 @@
+"""Transport data: what is sealed, what is refused, and that refusals change nothing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
+from raptor_s3.wireguard import arena, constants
+from raptor_s3.wireguard.counters import CounterRange
+from raptor_s3.wireguard.session import Session
+from raptor_s3.wireguard.sodium import aead_open
+
+KEY_A, KEY_B = bytes(range(32)), bytes(range(32, 64))
+NOW = 50.0
+
+
+def pair() -> tuple[Session, Session]:
+    initiator = Session(
+        local_index=1, remote_index=2, peer_key=bytes(32), send_key=KEY_A, receive_key=KEY_B, created_at=0.0, is_initiator=True
+    )
+    responder = Session(
+        local_index=2, remote_index=1, peer_key=bytes(32), send_key=KEY_B, receive_key=KEY_A, created_at=0.0, is_initiator=False
+    )
+    return initiator, responder
+
+
+def test_layout() -> None:
+    initiator, _ = pair()
+    initiator.seal(b"", NOW)
+    message = initiator.seal(b"datagram", NOW)
+    assert message[:16] == bytes.fromhex("04000000" + "02000000" + "0100000000000000")
+    assert len(message) == 8 + constants.TRANSPORT_OVERHEAD == 8 + 32
+    assert aead_open(KEY_A, bytes(4) + message[8:16], message[16:]) == b"datagram"
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 1400, 60_000])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_round_trip_without_padding(size: int, kind: type) -> None:
+    initiator, responder = pair()
+    data = os.urandom(size)
+    message = initiator.seal(kind(data), NOW)
+    assert len(message) == size + 32
+    assert responder.open(kind(message), NOW) == data
+    reply = responder.seal(kind(data), NOW)
+    assert initiator.open(memoryview(bytearray(reply)), NOW) == data
+
+
+def test_any_order_once() -> None:
+    initiator, responder = pair()
+    messages = [initiator.seal(b"%d" % number, NOW) for number in range(100)]
+    for number in (50, 3, 99, 0, 98, 51, 4):
+        assert responder.open(messages[number], NOW) == b"%d" % number
+        with pytest.raises(AuthenticationFailed):
+            responder.open(messages[number], NOW)
+    assert responder.highest_received == 99
+
+
+def test_forgeries_change_nothing() -> None:
+    initiator, responder = pair()
+    message = initiator.seal(b"datagram", NOW)
+    far_ahead = bytearray(message)
+    far_ahead[8:16] = (10**9).to_bytes(8, "little")
+    with pytest.raises(AuthenticationFailed):
+        responder.open(far_ahead, NOW)
+    for position in range(16, len(message)):
+        forged = bytearray(message)
+        forged[position] ^= 1
+        with pytest.raises(AuthenticationFailed):
+            responder.open(forged, NOW)
+    assert responder.highest_received == -1
+    assert not responder.is_confirmed
+    assert responder.open(message, NOW) == b"datagram"
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 15, 16, 31])
+def test_truncated(size: int) -> None:
+    initiator, responder = pair()
+    with pytest.raises(MalformedPacket):
+        responder.open(initiator.seal(b"", NOW)[:size], NOW)
+
+
+def test_other_types_and_sessions() -> None:
+    initiator, responder = pair()
+    message = initiator.seal(b"datagram", NOW)
+    for start, replacement in ((0, b"\1"), (1, b"\1"), (4, b"\3")):
+        other = bytearray(message)
+        other[start : start + 1] = replacement
+        with pytest.raises(MalformedPacket):
+            responder.open(other, NOW)
+
+
+def test_reject_after_time() -> None:
+    initiator, responder = pair()
+    message = initiator.seal(b"datagram", 179.9)
+    assert responder.open(message, 179.9) == b"datagram"
+    for late in (180.0, 1e6):
+        with pytest.raises(SessionExpired):
+            initiator.seal(b"datagram", late)
+        with pytest.raises(SessionExpired):
+            initiator.seal_arena(bytes(10), 1, 10, 10, bytearray(42), late)
+        with pytest.raises(SessionExpired):
+            responder.open(message, late)
+    assert initiator.is_expired(180.0)
+    assert not initiator.is_expired(179.9)
+
+
+def test_reject_after_messages() -> None:
+    initiator, responder = pair()
+    initiator.counters = CounterRange(constants.REJECT_AFTER_MESSAGES - 1)
+    assert responder.open(initiator.seal(b"last", NOW), NOW) == b"last"
+    with pytest.raises(SessionExpired):
+        initiator.seal(b"one more", NOW)
+    initiator.counters = CounterRange(constants.REJECT_AFTER_MESSAGES, 2**64)
+    with pytest.raises(SessionExpired):
+        responder.open(initiator.seal(b"one more", NOW), NOW)
+
+
+def test_rekey_is_the_initiators() -> None:
+    initiator, responder = pair()
+    assert not initiator.needs_rekey(119.9)
+    assert initiator.needs_rekey(120.0)
+    assert not responder.needs_rekey(150.0)
+    initiator.counters = CounterRange(constants.REKEY_AFTER_MESSAGES)
+    assert initiator.needs_rekey(1.0)
+
+
+def test_responder_waits_for_the_first_message() -> None:
+    initiator, responder = pair()
+    with pytest.raises(SessionExpired):
+        responder.seal(b"too early", NOW)
+    assert responder.open(initiator.seal(b"", NOW), NOW) == b""
+    assert initiator.open(responder.seal(b"now", NOW), NOW) == b"now"
+
+
+def test_state_survives() -> None:
+    initiator, responder = pair()
+    for number in range(3):
+        responder.open(initiator.seal(b"request", NOW), NOW)
+        reply = responder.seal(b"%d" % number, NOW)
+        initiator.open(reply, NOW)
+    state = initiator.export()
+    assert (state.next_counter, state.highest_received) == (3, 2)
+    assert KEY_A.hex() not in repr(state)
+    assert repr(KEY_A) not in repr(state)
+    restored = Session.restore(state)
+    with pytest.raises(AuthenticationFailed):
+        restored.open(reply, NOW)
+    message = restored.seal(b"again", NOW)
+    assert int.from_bytes(message[8:16], "little") == 3
+    assert responder.open(message, NOW) == b"again"
+    assert restored.export().created_at == 0.0
+
+
+SEALERS = [
+    pytest.param(arena.seal_messages_in_python, id="python"),
+    pytest.param(
+        arena.seal_messages_in_c, id="c", marks=pytest.mark.skipif(arena._arena is None, reason="_arena.c is not built")
+    ),
+]
+
+
+@pytest.mark.parametrize("seal_messages", SEALERS)
+@pytest.mark.parametrize(
+    ("count", "size", "stride"), [(1, 0, 0), (1, 5, 5), (3, 0, 0), (7, 16, 16), (64, 100, 137), (5, 1024, 1500), (2, 1400, 1400)]
+)
+def test_arena_holds_the_same_messages(seal_messages, monkeypatch, count, size, stride) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("raptor_s3.wireguard.session.seal_messages", seal_messages)
+    initiator, responder = pair()
+    expected_from, _ = pair()
+    source = bytearray(os.urandom((count - 1) * stride + size))
+    out = bytearray(b"\xee" * (count * (size + 32) + 10))
+    initiator.seal(b"first", NOW)
+    expected_from.seal(b"first", NOW)
+    assert initiator.seal_arena(memoryview(source), count, size, stride, memoryview(out), NOW) == count * (size + 32)
+    expected = [expected_from.seal(source[i * stride : i * stride + size], NOW) for i in range(count)]
+    assert bytes(out[:-10]) == b"".join(expected)
+    assert bytes(out[-10:]) == b"\xee" * 10
+    for i in range(count):
+        message = out[i * (size + 32) : (i + 1) * (size + 32)]
+        assert responder.open(message, NOW) == source[i * stride : i * stride + size]
+    assert initiator.counters.next == count + 1
+
+
+@pytest.mark.parametrize("seal_messages", SEALERS)
+@pytest.mark.parametrize(
+    ("arena_size", "count", "size", "stride", "out_size"),
+    [
+        (99, 1, 100, 100, 1000),
+        (100, 1, 100, 100, 131),
+        (199, 2, 100, 100, 1000),
+        (200, 2, 100, 99, 1000),
+        (200, 2, 100, 100, 263),
+        (200, 2, 100, 2**62, 1000),
+        (200, 2**62, 100, 100, 1000),
+        (200, 2**61, 0, 0, 1000),
+        (200, 1, 2**63 - 1, 2**63 - 1, 1000),
+        (200, 1, -1, 100, 1000),
+        (200, -1, 10, 10, 1000),
+        (200, 0, 10, 10, 1000),
+        (200, 2, 10, -10, 1000),
+    ],
+)
+def test_arena_bounds(seal_messages, arena_size, count, size, stride, out_size) -> None:  # type: ignore[no-untyped-def]
+    out = bytearray(b"\xee" * out_size)
+    with pytest.raises(ValueError, match="too small"):
+        seal_messages(KEY_A, 1, 0, bytes(arena_size), count, size, stride, out)
+    assert out == b"\xee" * out_size
+
+
+@pytest.mark.parametrize("seal_messages", SEALERS)
+def test_arena_needs_a_writable_target_and_a_whole_key(seal_messages) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises((TypeError, ValueError, BufferError)):
+        seal_messages(KEY_A, 1, 0, bytes(10), 1, 10, 10, bytes(42))
+    with pytest.raises(ValueError, match="32 octets"):
+        seal_messages(KEY_A[:31], 1, 0, bytes(10), 1, 10, 10, bytearray(42))
+
+
+def test_arena_of_nothing() -> None:
+    initiator, _ = pair()
+    assert initiator.seal_arena(b"", 0, 10, 10, bytearray(), NOW) == 0
+    assert initiator.counters.next == 0
