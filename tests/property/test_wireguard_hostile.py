@@ -20,6 +20,7 @@ from raptor_s3.wireguard.tunnel import Data, HandshakeComplete
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from wireguard_pair import SOURCE, Pair
 
+MAC2_SIZE = 16  # may be anything while there is no load
 HEADERS = st.sampled_from([bytes((kind, 0, 0, 0)) for kind in range(6)])
 GARBAGE = st.one_of(
     st.binary(max_size=200),
@@ -52,20 +53,20 @@ def test_changed_and_cut_messages_are_harmless(data: st.DataObject) -> None:
     """Each kind of message of a real handshake, damaged: no effect, and the real one still works."""
     pair = Pair()
 
-    def damaged(message: bytes) -> bytes:
+    def damaged(message: bytes, ignored: int = 0) -> bytes:
         if data.draw(st.booleans()):
             return message[: data.draw(st.integers(0, len(message) - 1))]
-        position = data.draw(
+        position = data.draw(st.integers(0, len(message) - 1 - ignored))
             st.integers(0, len(message) - 17)
         )  # mac2 of a handshake message may be anything while there is no load
         flip = data.draw(st.integers(1, 255))
         return message[:position] + bytes((message[position] ^ flip,)) + message[position + 1 :]
 
     initiation = pair.initiation()
-    assert pair.listener.receive(damaged(initiation), SOURCE, pair.clock) == []
+    assert pair.listener.receive(damaged(initiation, MAC2_SIZE), SOURCE, pair.clock) == []
     response = pair.answer(initiation)
     with pytest.raises((MalformedPacket, WireGuardError)):
-        pair.tunnel.receive(damaged(response), pair.clock)
+        pair.tunnel.receive(damaged(response, MAC2_SIZE), pair.clock)
     event = pair.tunnel.receive(response, pair.clock)
     assert isinstance(event, HandshakeComplete)
     request = event.session.seal(b"request", pair.clock)
@@ -85,7 +86,7 @@ def test_changed_and_cut_messages_are_harmless(data: st.DataObject) -> None:
     st.randoms(use_true_random=False),
 )
 def test_everything_is_delivered_at_most_once_in_any_order(steps, shuffle) -> None:  # type: ignore[no-untyped-def]
-    """Messages are delayed, reordered and duplicated at will, over several rekeys: data arrives once or not at all, and unforged."""
+    """Messages are delayed, reordered and duplicated at will, over rekeys: data arrives once or not at all, and unforged."""
     pair = Pair(shuffle.random())
     pair.shake_hands()
     to_server: list[bytes] = []

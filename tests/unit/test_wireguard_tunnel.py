@@ -7,6 +7,7 @@ from wireguard_pair import SOURCE, UNIX_TIME, Pair
 
 from raptor_s3.errors import AuthenticationFailed, HandshakeTimeout, MalformedPacket, SessionExpired
 from raptor_s3.wireguard import constants, messages
+from raptor_s3.wireguard.cookie import MacWriter
 from raptor_s3.wireguard.keys import KeyPair, generate_private_key
 from raptor_s3.wireguard.session import Session
 from raptor_s3.wireguard.tunnel import CookieReceived, Data, HandshakeComplete, Tunnel
@@ -55,12 +56,10 @@ def test_forged_responses_do_not_spoil_the_real_one() -> None:
         forged = bytearray(response)
         forged[position] ^= 1
         # As an attacker who knows our public key would: with a mac1 that verifies.
-        forged = bytearray(pair.listener._peers[pair.client.public].mac_writer.finish(bytes(forged[:60]), pair.clock))
+        forged = bytearray(MacWriter(pair.client.public).finish(bytes(forged[:60]), pair.clock))
         with pytest.raises(AuthenticationFailed):
             pair.tunnel.receive(forged, pair.clock)
-    low_order = pair.listener._peers[pair.client.public].mac_writer.finish(
-        response[:12] + bytes(32) + response[44:60], pair.clock
-    )
+    low_order = MacWriter(pair.client.public).finish(response[:12] + bytes(32) + response[44:60], pair.clock)
     with pytest.raises(AuthenticationFailed):
         pair.tunnel.receive(low_order, pair.clock)
     with pytest.raises(MalformedPacket):
@@ -123,20 +122,21 @@ def test_retransmission_backs_off_and_gives_up() -> None:
     started_at = now = 10.0
     sent = [tunnel.initiation(now, UNIX_TIME)]
     intervals = []
-    with pytest.raises(HandshakeTimeout):
-        for _ in range(100):
-            due = tunnel.get_timer()
-            assert due is not None
-            assert tunnel.handle_timer(due - 1e-6, UNIX_TIME) is None
-            intervals.append(due - now)
-            now = due
+    while now - started_at < constants.REKEY_ATTEMPT_TIME:
+        due = tunnel.get_timer()
+        assert due is not None
+        assert tunnel.handle_timer(due - 1e-6, UNIX_TIME) is None
+        intervals.append(due - now)
+        now = due
+        if now - started_at < constants.REKEY_ATTEMPT_TIME:
             message = tunnel.handle_timer(now, UNIX_TIME)
             assert message is not None
             sent.append(message)
+    with pytest.raises(HandshakeTimeout):
+        tunnel.handle_timer(now, UNIX_TIME)
     assert 0.25 <= intervals[0] <= 0.25 * 1.25
     assert 0.5 <= intervals[1] <= 0.5 * 1.25
     assert all(constants.REKEY_TIMEOUT <= interval <= constants.REKEY_TIMEOUT + 0.334 for interval in intervals[6:])
-    assert now - started_at >= constants.REKEY_ATTEMPT_TIME
     assert tunnel.get_timer() is None
     ephemerals = {messages.parse_initiation(message).noise[:32] for message in sent}
     assert len(ephemerals) == len(sent), "every initiation needs its own ephemeral key"
@@ -251,7 +251,7 @@ def test_low_order_server_key_is_refused() -> None:
 def test_expired_session_stays_visible_but_seals_nothing() -> None:
     pair = Pair()
     session = pair.shake_hands()
-    late = pair.clock + constants.REJECT_AFTER_TIME
+    late = pair.clock + constants.REJECT_AFTER_TIME + 0.01
     assert isinstance(pair.tunnel.session, Session)
     with pytest.raises(SessionExpired):
         session.seal(b"x", late)
