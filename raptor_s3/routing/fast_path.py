@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from raptor_s3.errors import HandshakeTimeout, RaptorError, TransferRejected
 from raptor_s3.routing import policy
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from raptor_s3.routing.breaker import Breaker
     from raptor_s3.routing.config import RaptorConfig
     from raptor_s3.routing.journal import PutRecord
+    from raptor_s3.routing.request import PutRequest
 
 logger = logging.getLogger("raptor_s3.routing")
 
@@ -54,20 +55,6 @@ class PutEngine(Protocol):
     """The engine (raptor_s3.net.engine.Engine), as far as it is used here."""
 
     def put(self, fields: Mapping[str, Any], body: bytes, *, timeout_s: float, confirm: str) -> PutOutcome: ...
-
-
-class PutRequest(NamedTuple):
-    """A PutObject request as it is about to be sent over HTTPS."""
-
-    bucket: str
-    key: str
-    base_url: str  # without the key
-    headers: Mapping[str, Any]
-    auth_type: str
-    signing_name: str
-    checksum_algorithm: str | None
-    foreign_handler: str
-    body: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +98,20 @@ class FastPath:
 
     def put(self, request: PutRequest, record: PutRecord) -> Result:
         """Carry one put, or say why not; `record` learns size and costs. Exceptions of the body's own read pass through."""
-        config = self.config
-        reason = policy.endpoint_reason(config) or self._bucket_reason(request)
+        reason = policy.endpoint_reason(self.config) or self.bucket_reason(request.bucket, request.base_url)
         if reason:
             return Declined(reason, request.body)
         try:
+            fields = put_fields(request.headers, request.bucket, request.key, self.config.backend_allows)
+        except Unsupported as unsupported:
+            return Declined(str(unsupported), request.body)
+        return self.carry(request, fields, record)
+
+    def carry(self, request: PutRequest, fields: dict[str, Any], record: PutRecord) -> Result:
+        """The same, for a bucket that has no `bucket_reason` and a request whose put header `fields` are at hand."""
+        config = self.config
+        try:
             body = Body(request.body)
-            fields = put_fields(request.headers, request.bucket, request.key, config.backend_allows)
             body.expect(fields.pop("ContentLength", None))
         except Unsupported as unsupported:
             return Declined(str(unsupported), request.body)
@@ -151,6 +145,8 @@ class FastPath:
             if rejection.status == 403:
                 self._remember_refusal(request, str(rejection))
             return Declined(f"refused: {rejection}", body.put_back(), after_failure=True)
+        except ValueError as error:
+            return Declined(f"can't travel: {error}", body.put_back())
         except RaptorError as error:
             kind = "no handshake" if isinstance(error, HandshakeTimeout) else type(error).__name__
             self._breaker.failed(f"{kind}: {error}", started_at)
@@ -163,13 +159,13 @@ class FastPath:
         _note_costs(record, outcome.stats)
         return Carried(outcome.fields)
 
-    def _bucket_reason(self, request: PutRequest) -> str:
-        known = (request.bucket, request.base_url)
-        reason = self._bucket_reasons.get(known)
+    def bucket_reason(self, bucket: str, base_url: str) -> str:
+        """`policy.bucket_reason`, remembered."""
+        reason = self._bucket_reasons.get((bucket, base_url))
         if reason is None:
             if len(self._bucket_reasons) >= _REMEMBERED:
                 self._bucket_reasons.clear()
-            reason = self._bucket_reasons[known] = policy.bucket_reason(request.bucket, request.base_url, self.config)
+            reason = self._bucket_reasons[bucket, base_url] = policy.bucket_reason(bucket, base_url, self.config)
         return reason
 
     def _refusal(self, request: PutRequest) -> str:

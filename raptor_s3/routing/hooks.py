@@ -13,23 +13,22 @@ it.
 
 from __future__ import annotations
 
-import functools
 import logging
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing import response
-from raptor_s3.routing.fast_path import Carried, Declined, FastPath, PutRequest, Refused
+from raptor_s3.routing.fast_path import Carried, Declined, Refused
 from raptor_s3.routing.journal import PutRecord
+from raptor_s3.routing.request import Destination, PutRequest, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.fast_path import FastPath, Result
     from raptor_s3.routing.journal import Journal
 
 logger = logging.getLogger("raptor_s3.routing")
@@ -39,25 +38,11 @@ _CONTEXT_KEY: Final = "raptor_s3"
 _PUT: Final = ".s3.PutObject"
 _BEFORE_CALL: Final = f"before-call{_PUT}"
 _MULTIPART: Final = frozenset({"before-call.s3.CreateMultipartUpload", "before-call.s3.UploadPart"})
-# What happens to an HTTPS request after before-call. Whoever listens there must get to see it.
-_WATCHED: Final = tuple(
-    event + _PUT
-    for event in (
-        "request-created",
-        "choose-signer",
-        "before-sign",
-        "before-send",
-        "response-received",
-        "needs-retry",
-        "before-parse",
-    )
-)
-_HOME: Final = frozenset({"awscli", "boto3", "botocore", "raptor_s3", "s3transfer"})
-_VERDICT: Final = "raptor-s3.foreign-handler"
+_REMEMBERED: Final = 1024
 
 
-class _Call:
-    """One PutObject call between before-call and after-call."""
+class Call:
+    """One PutObject call, from its beginning to its journal entry."""
 
     __slots__ = ("began", "record")
 
@@ -85,6 +70,8 @@ class Attachment:
         self._make_journal = make_journal
         self._fast_path: FastPath | None = None
         self._journal: Journal | None = None
+        self.destinations: dict[str, Destination] = {}
+        self.declined: dict[int, Declined] = {}  # by thread: what a shortcut has already heard about the call under way
 
     @property
     def fast_path(self) -> FastPath:
@@ -135,11 +122,12 @@ class Attachment:
             return _refuse("a multipart upload (see multipart_threshold) can't take the fast path", 400, event["params"]["url"])
         return None
 
+    def new_call(self) -> Call:
+        return Call(self._source)
+
     def _put(self, params: dict[str, Any], context: dict[str, Any], signer: Any) -> response.EventResponse | None:
-        call = _Call(self._source)
+        context[_CONTEXT_KEY] = call = self.new_call()
         record = call.record
-        context[_CONTEXT_KEY] = call
-        url = params["url"]
         try:
             fast_path = self.fast_path
         except ConfigError as error:
@@ -147,45 +135,64 @@ class Attachment:
             logger.error("%s", error)
             return None
         request = read_request(params, context, getattr(signer, "_event_emitter", None))
+        result: Result
         if isinstance(request, str):
-            result: Any = Declined(request, params["body"])
+            result = Declined(request, params["body"])
         else:
             record.bucket, record.key = request.bucket, request.key
-            result = fast_path.put(request, record)
+            self._remember(request)
+            known = self.declined.pop(threading.get_ident(), None) if self.declined else None
+            result = (
+                fast_path.put(request, record) if known is None else Declined(known.reason, request.body, known.after_failure)
+            )
+        answer = self.answer(result, record, params["url"])
+        if isinstance(answer, Declined):
+            params["body"] = answer.body
+            return None
+        return answer
+
+    def answer(self, result: Result, record: PutRecord, url: str) -> response.EventResponse | Declined:
+        """What the caller gets for a result by the settings; Declined: HTTPS is to take over."""
+        record.route = "raptor"
         if isinstance(result, Carried):
-            record.route = "raptor"
             return response.success(result.fields, url)
         if isinstance(result, Refused):
-            record.route = "raptor"
             return response.failure(result.code, result.message, result.status, url)
-        config = fast_path.config
         record.reason = result.reason
+        config = self.config
         if config.transport == "raptor" or (result.after_failure and config.on_failure == "raise"):
-            record.route = "raptor"
             return _refuse(result.reason, 503 if result.after_failure else 400, url)
         record.route = "https"
-        params["body"] = result.body
-        return None
+        return result
+
+    def _remember(self, request: PutRequest) -> None:
+        if request.bucket not in self.destinations:
+            if len(self.destinations) >= _REMEMBERED:
+                self.destinations.clear()
+            self.destinations[request.bucket] = Destination(request.base_url, request.auth_type, request.signing_name)
 
     def _after_call(self, event_name: str, context: dict[str, Any], parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
         call = context.pop(_CONTEXT_KEY, None) if event_name.endswith(_PUT) else None
-        if call is None:
-            return
-        record: PutRecord = call.record
-        record.status = getattr(http_response, "status_code", 0)
-        record.etag = parsed.get("ETag", "")
-        if record.status >= 300:
-            record.error = parsed.get("Error", {}).get("Code", "")
-        self._finish(call)
-        parsed.setdefault("ResponseMetadata", {})[response.METADATA_KEY] = response.metadata(record)
+        if call is not None:
+            self.finish(call, getattr(http_response, "status_code", 0), parsed)
 
     def _after_call_error(self, event_name: str, context: dict[str, Any], exception: BaseException, **_: Any) -> None:
         call = context.pop(_CONTEXT_KEY, None) if event_name.endswith(_PUT) else None
         if call is not None:
             call.record.error = type(exception).__name__
-            self._finish(call)
+            self._write(call)
 
-    def _finish(self, call: _Call) -> None:
+    def finish(self, call: Call, status: int, parsed: dict[str, Any]) -> None:
+        """Note how a call ended, in the journal and in the response itself."""
+        record = call.record
+        record.status = status
+        record.etag = parsed.get("ETag", "")
+        if status >= 300:
+            record.error = parsed.get("Error", {}).get("Code", "")
+        parsed.setdefault("ResponseMetadata", {})[response.METADATA_KEY] = response.metadata(record)
+        self._write(call)
+
+    def _write(self, call: Call) -> None:
         record = call.record
         record.elapsed_s = time.perf_counter() - call.began
         if logger.isEnabledFor(logging.DEBUG):
@@ -211,61 +218,6 @@ def attach(
     attachment = Attachment(emitter, config, source, make_fast_path or _real_fast_path, make_journal or _real_journal)
     attachment._register()
     return attachment
-
-
-def read_request(params: dict[str, Any], context: dict[str, Any], emitter: Any) -> PutRequest | str:
-    """The request as botocore has it at before-call, or why it can't be understood."""
-    path: str = params["url_path"]
-    url: str = params["url"]
-    named = context.get("input_params") or (context.get("s3_redirect") or {}).get("params") or {}
-    bucket, key = named.get("Bucket"), named.get("Key")
-    if not isinstance(bucket, str) or not isinstance(key, str):
-        return "this botocore does not say which bucket and key are meant"
-    if not url.endswith(path) or unquote(path[1:]) != key or params.get("query_string") or params["method"] != "PUT":
-        return "a handler has changed the request's URL"
-    signing = context.get("signing") or {}
-    algorithm = (context.get("checksum") or {}).get("request_algorithm") or {}
-    return PutRequest(
-        bucket=bucket,
-        key=key,
-        base_url=url[: len(url) - len(path)],
-        headers=params["headers"],
-        auth_type=str(context.get("auth_type")),
-        signing_name=str(signing.get("signing_name", "s3")),
-        checksum_algorithm=algorithm.get("algorithm") if isinstance(algorithm, dict) else str(algorithm),
-        foreign_handler=foreign_handler(emitter),
-        body=params["body"],
-    )
-
-
-def foreign_handler(emitter: Any) -> str:
-    """Somebody's own handler that wants to see the HTTPS request; empty when there is none.
-
-    The answer is kept in the emitter's own lookup cache, which botocore replaces whenever a handler comes or goes.
-    """
-    moto = sys.modules.get("moto.core.models")
-    if moto is not None and getattr(getattr(moto, "botocore_stubber", None), "enabled", False):
-        return "moto"
-    tree = getattr(emitter, "_emitter", emitter)
-    cache = getattr(tree, "_lookup_cache", None)
-    handlers = getattr(tree, "_handlers", None)
-    if cache is None or handlers is None:
-        return "an event system unknown here"
-    verdict: str | None = cache.get(_VERDICT)
-    if verdict is None:
-        names = [_foreign_name(handler) for event in _WATCHED for handler in handlers.prefix_search(event)]
-        verdict = cache[_VERDICT] = next((name for name in names if name), "")
-    return verdict
-
-
-def _foreign_name(handler: Any) -> str:
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    function = getattr(handler, "__func__", handler)
-    module = getattr(function, "__module__", None) or type(handler).__module__
-    if module.partition(".")[0] in _HOME or type(handler).__module__.startswith("moto.core"):
-        return ""
-    return f"handler {module}.{getattr(function, '__qualname__', type(handler).__qualname__)}"
 
 
 def _refuse(reason: str, status: int, url: str) -> response.EventResponse:

@@ -1,0 +1,65 @@
+"""Who listens on a client's events: whether the fast path may pass by what HTTPS would call.
+
+botocore's emitter is asked through its own trie and lookup cache (private, so missing ones count as somebody listening).
+
+Invariant: a handler of anybody but botocore, boto3, s3transfer, the AWS CLI or us is never passed by.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any, Final
+
+_PUT: Final = ".s3.PutObject"
+# What happens to an HTTPS request after before-call. Whoever listens there must get to see it.
+_WATCHED: Final = tuple(
+    event + _PUT
+    for event in (
+        "request-created",
+        "choose-signer",
+        "before-sign",
+        "before-send",
+        "response-received",
+        "needs-retry",
+        "before-parse",
+    )
+)
+_HOME: Final = frozenset({"awscli", "boto3", "botocore", "raptor_s3", "s3transfer"})
+_VERDICT: Final = "raptor-s3.foreign-handler"
+
+
+def foreign_handler(emitter: Any) -> str:
+    """Somebody's own handler that wants to see the HTTPS request; empty when there is none.
+
+    The answer is kept in the emitter's own lookup cache, which botocore replaces whenever a handler comes or goes.
+    """
+    if moto_is_on():
+        return "moto"
+    tree = getattr(emitter, "_emitter", emitter)
+    cache = getattr(tree, "_lookup_cache", None)
+    handlers = getattr(tree, "_handlers", None)
+    if cache is None or handlers is None:
+        return "an event system unknown here"
+    verdict: str | None = cache.get(_VERDICT)
+    if verdict is None:
+        names = [_foreign_name(handler) for event in _WATCHED for handler in handlers.prefix_search(event)]
+        verdict = cache[_VERDICT] = next((name for name in names if name), "")
+    return verdict
+
+
+def moto_is_on() -> bool:
+    """Whether moto, in this process, answers for AWS just now."""
+    moto = sys.modules.get("moto.core.models")
+    return moto is not None and bool(getattr(getattr(moto, "botocore_stubber", None), "enabled", False))
+
+
+def _foreign_name(handler: Any) -> str:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function = getattr(handler, "__func__", handler)
+    module = getattr(function, "__module__", None) or type(handler).__module__
+    # moto's is always there once moto is imported; `moto_is_on` tells whether it does anything.
+    if module.partition(".")[0] in _HOME or type(handler).__module__.startswith("moto.core"):
+        return ""
+    return f"handler {module}.{getattr(function, '__qualname__', type(handler).__qualname__)}"
