@@ -22,9 +22,13 @@ _processor = SqsFifoPartialProcessor(skip_group_on_error=True)
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: Any, context: Any) -> PartialItemFailureResponse | dict[str, Any]:
-    if not isinstance(event, dict) or not isinstance(event.get("Records"), list):
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list):
         logger.warning("dropped an event that is none of the completion queue's")
         count("EventsRefused")
+        records = []
+    records = [record for record in records if isinstance(record, dict) and "messageId" in record]
+    if not records:
         return {"batchItemFailures": []}
     lease = lease_until(context)
 
@@ -40,4 +44,4 @@ def handler(event: Any, context: Any) -> PartialItemFailureResponse | dict[str, 
             count(f"States{answer.state.type.name.title().replace('_', '')}")
         runtime().replies.publish(answers)
 
-    return process_partial_response(event, complete, _processor, context)
+    return process_partial_response({"Records": records}, complete, _processor, context)

@@ -50,11 +50,9 @@ def install_requirements(target: Path, architecture: str, python: str) -> None:
     platforms = [option for name in (WHEEL_PLATFORMS, _OLDER) for option in ("--platform", name[architecture])]
     constraints = ROOT / "constraints.txt"
     pins = ["--constraint", str(constraints)] if constraints.exists() else []
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), "--only-binary=:all:", "--upgrade"]
-        + ["--implementation", "cp", "--python-version", python, *platforms, *pins, *REQUIREMENTS],
-        check=True,
-    )
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(target)]
+    wheels = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platforms]
+    subprocess.run([*pip, *wheels, *pins, *REQUIREMENTS], check=True)
     for leftover in [*target.rglob("__pycache__"), *target.rglob("numpy/**/tests"), target / "bin"]:
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -2,7 +2,8 @@
 
 Clients are made without retries where a deadline matters (S3), with short ones elsewhere, and without raptor-s3's own plugin.
 
-Invariant: importing a handler opens no connection; the first invocation does.
+Invariant: importing a handler opens no connection; the first invocation does. Inside Lambda, importing it makes the clients too:
+there the init phase has more CPU than an invocation.
 """
 
 from __future__ import annotations
@@ -102,3 +103,7 @@ def runtime() -> Runtime:
         return boto3.client(service, config=config)
 
     return assemble(Settings.from_environment(), make_client)
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    runtime()
