@@ -1,4 +1,4 @@
-"""The tests of tests/integration/test_awscli.py against other AWS CLIs. Too slow for `make test`: run `python tests/compat/awscli.py`.
+"""tests/integration/test_awscli.py against other AWS CLIs: `python tests/compat/awscli.py`. Too slow for `make test`.
 
     v1.45   from PyPI; uses the botocore beside it (1.46, in our own environment, has its own inside)
     v2      from Debian's package `awscli`, taken apart, its dependencies from PyPI; finds us by cli_legacy_plugin_path
