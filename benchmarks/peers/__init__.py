@@ -47,7 +47,7 @@ class Peer(Protocol):
         """What a user's process has behind it before the first measured put (imports, clients; for warm modes a connection)."""
 
     def put(self, size_bytes: int) -> dict[str, float]:
-        """Put an object of random bytes: `seconds` until the tool called it stored, and its own numbers. Raises what it raises."""
+        """Put random bytes: `seconds` until the tool called it stored, and its own numbers. Raises what that raises."""
 
     def close(self) -> None:
         """Let go of everything."""
