@@ -33,9 +33,12 @@ MAX_LAG: Final = WINDOW_SIZE // 2
 class CounterLease:
     """The source of one process's ranges for one stored session; `reserve` is what CounterRange calls."""
 
-    def __init__(self, path: str, lock_path: str, identity: bytes) -> None:
-        """`identity`: the first COUNTERS_OFFSET octets of the session's file."""
-        self._path = path
+    def __init__(self, paths: tuple[str, str], lock_path: str, identity: bytes) -> None:
+        """`paths`: the session's file, and where it goes when a newer one takes its place.
+
+        `identity`: the first COUNTERS_OFFSET octets of the file.
+        """
+        self._paths = paths
         self._lock_path = lock_path
         self._identity = identity
         self._size = MIN_LEASE
@@ -52,8 +55,9 @@ class CounterLease:
         """
         try:
             if held.end - held.next >= count:
-                counters = self._parse(read_private(self._path, session_file.SIZE))
-                if counters.next - held.next <= MAX_LAG:
+                # Without the lock: what is damaged or missing here is looked at again with it.
+                counters = self._parse(read_private(self._paths[0], session_file.SIZE))
+                if counters is not None and counters.next - held.next <= MAX_LAG:
                     return held._replace(valid_until=now + LEASE_VALID_S)
             with locked(self._lock_path):
                 return self._advance(held, count, now)
@@ -61,29 +65,37 @@ class CounterLease:
             raise SessionExpired(f"no counters can be reserved: {error}") from error
 
     def _advance(self, held: Reservation, count: int, now: float) -> Reservation:
-        descriptor = open_private(self._path, os.O_RDWR)
-        try:
-            counters = self._parse(os.read(descriptor, session_file.SIZE))
-            # Nobody else has reserved since: go on where we are, without a gap.
-            first = held.next if held.next < held.end == counters.next else counters.next
-            end = counters.next + max(self._size, count - (counters.next - first))
-            if end > REJECT_AFTER_MESSAGES:
-                raise SessionExpired("the stored session has used up its counters")
-            session = self._session() if self._session else None
-            received = max(counters.highest_received, session.highest_received if session else -1)
-            _overwrite(descriptor, Counters(end, received))
-        finally:
-            os.close(descriptor)
+        for path in self._paths:
+            try:
+                descriptor = open_private(path, os.O_RDWR)
+            except FileNotFoundError:
+                continue
+            try:
+                counters = self._parse(os.read(descriptor, session_file.SIZE))
+                if counters is not None:
+                    return self._reserve_in(descriptor, counters, held, count, now)
+            finally:
+                os.close(descriptor)
+        raise SessionExpired("the stored session is gone or damaged")
+
+    def _reserve_in(self, descriptor: int, counters: Counters, held: Reservation, count: int, now: float) -> Reservation:
+        # Nobody else has reserved since: go on where we are, without a gap.
+        first = held.next if held.next < held.end == counters.next else counters.next
+        if counters.next - first >= count:
+            return held._replace(valid_until=now + LEASE_VALID_S)
+        end = counters.next + max(self._size, count - (counters.next - first))
+        if end > REJECT_AFTER_MESSAGES:
+            raise SessionExpired("the stored session has used up its counters")
+        session = self._session() if self._session else None
+        received = max(counters.highest_received, session.highest_received if session else -1)
+        _overwrite(descriptor, Counters(end, received))
         self._size = min(self._size * 2, MAX_LEASE)
         return Reservation(first, end, now + LEASE_VALID_S)
 
-    def _parse(self, content: bytes | None) -> Counters:
+    def _parse(self, content: bytes | None) -> Counters | None:
         if content is None or not content.startswith(self._identity):
-            raise SessionExpired("the stored session was replaced or removed")
-        counters = Counters.parse(content[COUNTERS_OFFSET:])
-        if counters is None:
-            raise SessionExpired("the stored session is damaged")
-        return counters
+            return None
+        return Counters.parse(content[COUNTERS_OFFSET:])
 
     @staticmethod
     def note_received(path: str, lock_path: str, session: Session) -> None:

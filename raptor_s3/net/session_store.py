@@ -50,8 +50,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT: Final = "default"
 MAX_LEARNED_BYTES: Final = 64 * 1024
-# A handshake that takes longer has probably died with its process.
+# A handshake that takes longer has probably died with its process; a claim that ends later is from before a reboot.
 CLAIM_S: Final = 1.0
+MAX_CLAIM_S: Final = 30.0
 
 # The content of the lock file: until when a handshake is claimed (`clock.now`), and the greatest Unix time used in an initiation.
 _LOCK_STATE: Final = struct.Struct("<dd")
@@ -104,7 +105,7 @@ class SessionStore:
         if now - state.created_at >= REJECT_AFTER_TIME:
             self._remove(endpoint, content)
             return None
-        lease = CounterLease(path, self._path(endpoint, "lock"), content[: session_file.COUNTERS_OFFSET])
+        lease = self._lease(endpoint, state.local_index, content)
         session = Session.restore(state, _shared_counters(lease))
         lease.attach(session)
         return session
@@ -135,12 +136,13 @@ class SessionStore:
         content = session_file.build(state)
         try:
             with locked(lock_path) as lock:
+                self._retire(endpoint)
                 replace_private(path, content)
                 _write_lock_state(lock, 0.0, _read_lock_state(lock)[1])
         except OSError as error:
             self._warn(error)
             return False
-        lease = CounterLease(path, lock_path, content[: session_file.COUNTERS_OFFSET])
+        lease = self._lease(endpoint, state.local_index, content)
         lease.attach(session)
         session.counters = _shared_counters(lease, first, first + MIN_LEASE, now + LEASE_VALID_S)
         self._sweep()
@@ -178,10 +180,9 @@ class SessionStore:
             with locked(self._path(endpoint, "lock")) as lock:
                 claimed_until, last_unix_time = _read_lock_state(lock)
                 now = clock.now()
-                # A claim far in the future is from before a reboot.
-                if now < claimed_until <= now + max(hold_s, CLAIM_S):
+                if now < claimed_until <= now + MAX_CLAIM_S:
                     return False
-                _write_lock_state(lock, now + hold_s, last_unix_time)
+                _write_lock_state(lock, now + min(hold_s, MAX_CLAIM_S), last_unix_time)
         except OSError as error:
             self._warn(error)
         return True
@@ -201,7 +202,7 @@ class SessionStore:
 
     def load_learned(self, endpoint: str) -> dict[str, Any]:
         """The learned record, {} when there is none or it is damaged. Raises ConfigError."""
-        if self.directory is None:
+        if self.directory is None or endpoint in self._memory:
             return dict(self._memory.get(endpoint, {}))
         try:
             content = read_private(self._path(endpoint, "json"), MAX_LEARNED_BYTES + 1)
@@ -213,13 +214,15 @@ class SessionStore:
     def save_learned(self, endpoint: str, learned: Mapping[str, Any]) -> None:
         """Replace the learned record. Raises ConfigError, and ValueError when it is larger than MAX_LEARNED_BYTES or not JSON."""
         content = _build_learned(learned)
+        if self.directory is not None:
+            try:
+                replace_private(self._path(endpoint, "json"), content)
+            except OSError as error:
+                self._warn(error)
+            else:
+                self._memory.pop(endpoint, None)
+                return
         self._memory[endpoint] = dict(learned)
-        if self.directory is None:
-            return
-        try:
-            replace_private(self._path(endpoint, "json"), content)
-        except OSError as error:
-            self._warn(error)
 
     def update_learned(self, endpoint: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `changes` into the record, atomically among processes; returns the result. A value of None removes its key."""
@@ -238,6 +241,18 @@ class SessionStore:
         if not _ENDPOINT_ID.match(endpoint):
             raise ValueError(f"not an endpoint id: {endpoint!r}")
         return os.path.join(self.directory or "", f"{endpoint}.{kind}")
+
+    def _lease(self, endpoint: str, local_index: int, content: bytes) -> CounterLease:
+        paths = (self._path(endpoint, "session"), self._path(endpoint, f"{local_index:08x}.session"))
+        return CounterLease(paths, self._path(endpoint, "lock"), content[: session_file.COUNTERS_OFFSET])
+
+    def _retire(self, endpoint: str) -> None:
+        """Move the present session out of the way: processes in the middle of a transfer go on reserving from it."""
+        path = self._path(endpoint, "session")
+        content = read_private(path, session_file.SIZE)
+        state = session_file.parse(content) if content is not None else None
+        if state is not None:
+            os.replace(path, self._path(endpoint, f"{state.local_index:08x}.session"))
 
     def _remove(self, endpoint: str, content: bytes) -> None:
         path = self._path(endpoint, "session")

@@ -169,6 +169,11 @@ class Session:
             self.counters = CounterRange()
         return bytes(plaintext)
 
+    def inherit_window(self, other: Session) -> None:
+        """Share the replay window of `other` if it has the same keys."""
+        if other._receive_key == self._receive_key:
+            self._window = other._window
+
     def export(self) -> SessionState:
         """The session as a value; `next_counter` is the first counter that was never given out here."""
         return SessionState(

@@ -128,9 +128,14 @@ class Tunnel:
         return self._attempt_started_at is not None
 
     def adopt(self, session: Session) -> None:
-        """Use a session that another process, or an earlier one, has shaken hands for."""
+        """Use a session that another process, or an earlier one, has shaken hands for. ValueError: it is another peer's.
+
+        If it is one of ours under a fresh range of counters, what has been received under it stays received.
+        """
         if session.peer_key != self.peer_public_key:
             raise ValueError("session belongs to another peer")
+        if (known := self._sessions.get(session.local_index)) is not None:
+            session.inherit_window(known)
         self._install(session)
 
     def initiation(self, now: float, unix_time: float) -> bytes:

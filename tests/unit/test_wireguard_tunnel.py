@@ -227,6 +227,20 @@ def test_adopted_session() -> None:
         Tunnel(pair.client.private, stranger, random=pair.random).adopt(session)
 
 
+def test_adopting_a_session_again_forgets_no_replay() -> None:
+    """As after a look into the store that finds what we already use."""
+    pair = Pair()
+    session = pair.shake_hands()
+    reply = pair.deliver(session.seal(b"request", pair.clock)).session.seal(b"reply", pair.clock)
+    pair.tunnel.receive(reply, pair.clock)
+    again = Session.restore(session.export())
+    again._window = type(again._window)()
+    pair.tunnel.adopt(again)
+    assert pair.tunnel.session is again
+    with pytest.raises(AuthenticationFailed):
+        pair.tunnel.receive(reply, pair.clock)
+
+
 def test_what_only_a_responder_takes() -> None:
     pair = Pair()
     with pytest.raises(MalformedPacket):
