@@ -34,7 +34,7 @@ def local(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gateway(local, tmp_path_factory):
-    allow = [{"bucket": BUCKET, "prefixes": [""]}]
+    allow = [{"bucket": BUCKET}]
     folder = tmp_path_factory.mktemp("gateway")
     with GatewayProcess(folder, "--aws-endpoint-url", local.url, peers={"cli": {"allow": allow}}) as process:
         yield process
@@ -187,9 +187,19 @@ def test_sync_lists_over_https_and_sends_over_the_fast_path(aws):
     assert set(routes(aws).values()) == {"raptor"}
 
 
-def test_no_metadata_service_is_asked(aws):
-    """A listener stands where the instance metadata service would be; nobody may come."""
+def test_the_crt_client_of_v2_does_not_bypass_the_fast_path(aws):
     (aws.home / "a").write_bytes(b"a")
+    config = aws.config.read_text()
+    aws.config.write_text(config.replace("[default]\n", "[default]\ns3 =\n    preferred_transfer_client = crt\n"))
+    result = aws.run("s3", "cp", "a", "s3://data/crt", "--transport", "raptor")
+    assert result.returncode == 0, result.stderr
+    assert routes(aws) == {"crt": "raptor"}
+
+
+def test_no_metadata_service_is_asked(aws):
+    """Neither for credentials nor, by v2, for a region. A listener stands where the service would be; nobody may come."""
+    (aws.home / "a").write_bytes(b"a")
+    aws.config.write_text(aws.config.read_text().replace("region = us-east-1\n", ""))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         visitors = []
         thread = threading.Thread(target=lambda: visitors.append(listener.accept()), daemon=True)
