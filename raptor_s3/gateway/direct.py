@@ -59,7 +59,7 @@ class DirectReceiver:
         self._parser = DatagramParser()
         self._writes: dict[TransferKey, ObjectWrite] = {}
 
-    def receive(self, origin: Any, source: tuple[str, int], peer_key: bytes, data: bytes, now: float) -> None:
+    def receive(self, origin: Any, peer_key: bytes, data: bytes, now: float) -> None:
         """One authentic datagram of `peer_key`."""
         try:
             datagram = self._parser.parse(data)

@@ -9,13 +9,12 @@ import contextlib
 import logging
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raptor_s3.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from raptor_s3.gateway.stats import Stats
 
 _log = logging.getLogger(__name__)
@@ -35,6 +34,17 @@ MAX_SEGMENTS: Final = 64
 _MAX_GSO_BYTES: Final = 65_000
 
 
+class Burst(NamedTuple):
+    """Datagrams of one source, back to back, `segment` octets each, the last one perhaps shorter.
+
+    `octets` is a view that the next `receive` overwrites.
+    """
+
+    octets: memoryview
+    segment: int
+    source: Any
+
+
 class Endpoint:
     """A socket that is bound to `host`:`port` (0: any port). Raises ConfigError when it can't be."""
 
@@ -43,8 +53,9 @@ class Endpoint:
         self._stats = stats
         self._socket = _bind(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
+        self._receive_into = self._socket.recvmsg_into
+        self._buffers = [bytearray(_BUFFER)]
+        self._view = memoryview(self._buffers[0])
         self._outgoing: list[tuple[Any, bytes]] = []
         self._has_gso = _set(self._socket, _SOL_UDP, _UDP_GRO, 1)
 
@@ -56,35 +67,21 @@ class Endpoint:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def receive(self, handle: Callable[[Endpoint, memoryview, Any], None], limit: int) -> bool:
-        """Pass datagrams to `handle(self, datagram, source)` until the socket is empty (True) or about `limit` have come.
-
-        The datagram is a view that is overwritten after `handle` has returned.
-        """
-        view, buffers, count = self._view, [self._buffer], 0
-        receive_into = self._socket.recvmsg_into
-        while count < limit:
-            try:
-                size, control, _, source = receive_into(buffers, _CONTROL)
-            except BlockingIOError:
-                self._stats.received += count
-                return True
-            except OSError as error:  # an ICMP error of an earlier send, on systems that report it here
-                _log.debug("receive: %s", error)
-                continue
-            self._stats.received_bytes += size
-            segment = size
-            if control:
-                segment = int.from_bytes(control[0][2][:2], "little") or size
-            if segment >= size:
-                handle(self, view[:size], source)
-                count += 1
-                continue
-            for start in range(0, size, segment):
-                handle(self, view[start : min(start + segment, size)], source)
-                count += 1
-        self._stats.received += count
-        return False
+    def receive(self) -> Burst | None:
+        """What one system call brings; None when the socket is empty."""
+        try:
+            size, control, _, source = self._receive_into(self._buffers, _CONTROL)
+        except BlockingIOError:
+            return None
+        except OSError as error:  # an ICMP error of an earlier send, on systems that report it here
+            _log.debug("receive: %s", error)
+            return None
+        segment = (int.from_bytes(control[0][2][:2], sys.byteorder) if control else 0) or size or 1
+        stats = self._stats
+        stats.received += -(-size // segment) or 1
+        stats.received_bytes += size
+        stats.dropped_malformed += not size
+        return Burst(self._view[:size], segment, source)
 
     def send(self, message: bytes, destination: Any) -> None:
         """Queue a datagram for `flush`."""

@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.batching import Batcher, Envelope, message_bytes
+from raptor_s3.gateway.endpoint import plain_address
 from raptor_s3.gateway.workers import Completions, WorkerPool
 from raptor_s3.wire.datagram import parse_datagram
 from raptor_s3.wire.gateway_message import (
@@ -149,7 +150,7 @@ class Forwarder:
         self._latest: collections.OrderedDict[str, Any] = collections.OrderedDict()
         self._next_tag = random.getrandbits(48)
 
-    def receive(self, origin: Any, source: tuple[str, int], peer_key: bytes, data: bytes, now: float) -> None:
+    def receive(self, origin: Any, peer_key: bytes, data: bytes, now: float) -> None:
         """One authentic datagram of `peer_key`."""
         try:
             datagram = parse_datagram(data)
@@ -158,7 +159,7 @@ class Forwarder:
             return
         self._stats.data += 1
         encoded_key = base64.b64encode(peer_key).decode()
-        remote = Remote(source[0], source[1], encoded_key)
+        remote = Remote(*plain_address(origin.address), encoded_key)
         self._remember(remote, origin)
         envelope = Envelope(data, peer_key, (remote, origin), time.time())
         if not self._batcher.add(envelope, datagram, now):

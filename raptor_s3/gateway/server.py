@@ -13,10 +13,9 @@ import logging
 import selectors
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from raptor_s3.errors import SessionExpired
-from raptor_s3.gateway.endpoint import plain_address
 from raptor_s3.gateway.policy import PLAINTEXT_PEER
 from raptor_s3.gateway.workers import Completions
 from raptor_s3.wireguard.listener import Data
@@ -24,7 +23,7 @@ from raptor_s3.wireguard.listener import Data
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raptor_s3.gateway.endpoint import Endpoint
+    from raptor_s3.gateway.endpoint import Burst, Endpoint
     from raptor_s3.gateway.stats import Stats
     from raptor_s3.wireguard.listener import Listener
     from raptor_s3.wireguard.session import Session
@@ -47,7 +46,7 @@ class Origin(NamedTuple):
 class Receiver(Protocol):
     """What stands behind the tunnel: `direct` or `forward`."""
 
-    def receive(self, origin: Any, source: tuple[str, int], peer_key: bytes, data: bytes, now: float) -> None: ...
+    def receive(self, origin: Any, peer_key: bytes, data: bytes, now: float) -> None: ...
     def flush(self, now: float) -> None: ...
     def get_timer(self) -> float | None: ...
     def handle_timer(self, now: float) -> None: ...
@@ -127,7 +126,7 @@ class Server:
                     if key.data is None:
                         self._drain_wakeups()
                     elif not self._drain_until:
-                        key.data.receive(self._receive, BATCH)
+                        self._read(key.data)
                 self.completions.run()
                 now = time.monotonic()
                 if (timer := self._receiver.get_timer()) is not None and timer <= now:
@@ -168,19 +167,33 @@ class Server:
             more["kernel_drops"] = drops
         return stats.line(under_way=self._receiver.load, **more)
 
-    def _receive(self, endpoint: Endpoint, message: memoryview, source: Any) -> None:
-        now = time.monotonic()
-        if endpoint.is_plaintext:
-            self._receiver.receive(Origin(endpoint, None, source), plain_address(source), PLAINTEXT_PEER, bytes(message), now)
-            return
-        if self._listener is None:
-            return
-        for outcome in self._listener.receive(message, source, now):
-            if type(outcome) is Data:
-                origin = Origin(endpoint, outcome.session, source)
-                self._receiver.receive(origin, plain_address(source), outcome.peer_key, outcome.plaintext, now)
-            else:
-                endpoint.send(outcome[0], outcome[1])
+    def _read(self, endpoint: Endpoint) -> None:
+        """Take about BATCH datagrams of a socket that has some."""
+        take = self._take_plaintext if endpoint.is_plaintext else self._take_sealed
+        count = 0
+        while count < BATCH and (burst := endpoint.receive()):
+            count += take(endpoint, burst, time.monotonic())
+
+    def _take_sealed(self, endpoint: Endpoint, burst: Burst, now: float) -> int:
+        """Datagrams that must be WireGuard messages; how many there were."""
+        octets, segment, source = burst
+        open_message, receive = cast("Listener", self._listener).receive, self._receiver.receive
+        starts = range(0, len(octets), segment)
+        for start in starts:
+            for outcome in open_message(octets[start : start + segment], source, now):
+                if type(outcome) is Data:
+                    plaintext, peer_key, session, _ = outcome
+                    receive(Origin(endpoint, session, source), peer_key, plaintext, now)
+                else:
+                    endpoint.send(*outcome)
+        return len(starts) or 1
+
+    def _take_plaintext(self, endpoint: Endpoint, burst: Burst, now: float) -> int:
+        octets, segment, source = burst
+        starts = range(0, len(octets), segment)
+        for start in starts:
+            self._receiver.receive(Origin(endpoint, None, source), PLAINTEXT_PEER, bytes(octets[start : start + segment]), now)
+        return len(starts) or 1
 
     def _heir(self, session: Session, address: Any) -> Session | None:
         if self._listener is None:
