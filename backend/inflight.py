@@ -74,6 +74,8 @@ class Record:
     lease_until: float = 0.0
     slot: str = ""
     done: frozenset[int] = frozenset()
+    is_new: bool = False
+    """Made just now: the table can't have any of its blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +159,19 @@ class InFlight:
         except _Refused as refused:
             self._free(key.peer_key, slot)
             return _record(key, refused.item)
-        return Record(key, shape, epoch, first_at, slot=slot)
+        return Record(key, shape, epoch, first_at, slot=slot, is_new=True)
 
-    def add_symbols(self, record: Record, sbn: int, symbols: Mapping[int, bytes]) -> int:
-        """Store symbols of one block; returns how many distinct ones the block now has."""
+    def add_symbols(self, record: Record, sbn: int, symbols: Mapping[int, bytes]) -> set[int]:
+        """Store symbols of one block; returns the distinct ESIs that the block now has."""
         size = 3 + record.shape.oti.symbol_size
         key = _key(record.key, f"{record.epoch}#B#{sbn:03}")
-        item = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item", {})
+        item: dict[str, Any] = {}
+        if not record.is_new:
+            item = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item", {})
         known = {int(esi) for esi in item.get("esis", {}).get("NS", ())}
         esis = sorted(symbols.keys() - known)
         if not esis or len(known) >= 2 * record.shape.oti.block_symbols(sbn) + SURPLUS:
-            return len(known)
+            return known
         for start in range(0, len(esis), MAX_ITEM_BYTES // size):
             self._store(record, sbn, {esi: symbols[esi] for esi in esis[start : start + MAX_ITEM_BYTES // size]})
         after = self._update(
@@ -177,7 +181,7 @@ class InFlight:
             {":expires": self._expiry(), ":esis": {"NS": [str(esi) for esi in esis]}},
             "ALL_NEW",
         )
-        return len(after["esis"]["NS"])
+        return {int(esi) for esi in after["esis"]["NS"]}
 
     def _store(self, record: Record, sbn: int, symbols: Mapping[int, bytes]) -> None:
         packed = b"".join(esi.to_bytes(3, "big") + symbol for esi, symbol in symbols.items())

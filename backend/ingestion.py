@@ -3,7 +3,11 @@
     cancel                               CANCELLED, unless a write was begun; the outcome if there is one
     the whole object is here             delivered at once: no second queue
     already finished                     the final state again
+    being written                        BLOCK_COMPLETE: nothing more is needed
     else                                 symbols stored, distinct ESIs counted; enough -> completion queue
+
+States with a put header say in `received` how far the sender had come: 1 + the highest ESI (types 1 to 3), as
+`raptor_s3.transfer.incoming` does; with type 0 the number of distinct symbols.
 
 Invariant: running twice on the same event changes nothing: symbols and ESIs are sets, completion messages carry the distinct
 count in their deduplication id, and delivery is claimed.
@@ -12,7 +16,7 @@ count in their deduplication id, and delivery is claimed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.inflight import Busy, InFlight, MismatchedShape, Record
@@ -113,7 +117,7 @@ class Ingestion:
             self._count("DatagramsMismatched")
             return []
         except Busy:
-            return []
+            states = [_wait(arrivals.key, sbn) for sbn in arrivals.symbols]
         if not arrivals.shape.has_put_header:
             states = [reduced for state in states if (reduced := for_published_client(state)) is not None]
         route = Route.back_to(arrivals.last)
@@ -134,7 +138,8 @@ class Ingestion:
         data = _decoded(arrivals)
         if data is not None:
             self._count("TransfersWhole")
-            return [self._delivery.deliver(key, shape, arrivals.first_received_at, data, lease_until)]
+            state = self._delivery.deliver(key, shape, arrivals.first_received_at, data, lease_until)
+            return [replace(state, sbn=arrivals.last_sbn, received=max(arrivals.symbols[arrivals.last_sbn]) + 1)]
         return self._collect(arrivals)
 
     def _may_be_said(self, state: TransferState) -> bool:
@@ -145,11 +150,13 @@ class Ingestion:
         record = self._inflight.open(arrivals.key, arrivals.shape, arrivals.first_received_at)
         if record.outcome is not None:
             return [record.outcome]
+        if record.lease_until > self._clock():
+            return [_wait(record.key, sbn) for sbn in arrivals.symbols]
         self._count("TransfersStored")
         states = []
         for sbn, symbols in sorted(arrivals.symbols.items()):
             if sbn in record.done:
-                states.append(TransferState(StateType.BLOCK_COMPLETE, record.key.object_id, sbn))
+                states.append(_wait(record.key, sbn))
                 self._nudge(record, sbn, Route.back_to(arrivals.last))
             else:
                 states.append(self._collect_block(record, arrivals, sbn, symbols))
@@ -157,7 +164,8 @@ class Ingestion:
 
     def _collect_block(self, record: Record, arrivals: Arrivals, sbn: int, symbols: dict[int, bytes]) -> TransferState:
         wanted = record.shape.oti.block_symbols(sbn)
-        distinct = self._inflight.add_symbols(record, sbn, symbols)
+        esis = self._inflight.add_symbols(record, sbn, symbols)
+        distinct = len(esis)
         if distinct < wanted:
             return self._progress(record, arrivals, sbn, distinct)
         route = Route.back_to(arrivals.last)
@@ -167,7 +175,7 @@ class Ingestion:
                 self._completions.send(CompletionMessage(record.key, None, route), f"{sbn}-{distinct}")
         else:
             self._completions.send(CompletionMessage(record.key, sbn, route), str(distinct))
-        return TransferState(StateType.ENOUGH_PACKETS, record.key.object_id, sbn)
+        return TransferState(StateType.ENOUGH_PACKETS, record.key.object_id, sbn, max(esis) + 1)
 
     def _nudge(self, record: Record, sbn: int, route: Route) -> None:
         """Every block is done and still there is no outcome: whoever was joining them may have died."""
@@ -185,6 +193,11 @@ class Ingestion:
                 "Wait": max(0, round((self._clock() - last_at) * 1e6)),
             }
         return TransferState(StateType.PACKETS, record.key.object_id, sbn, distinct, fields)
+
+
+def _wait(key: TransferKey, sbn: int) -> TransferState:
+    """Nothing more is needed of this block; the final state comes from whoever is writing."""
+    return TransferState(StateType.BLOCK_COMPLETE, key.object_id, sbn)
 
 
 def _decoded(arrivals: Arrivals) -> bytes | None:

@@ -45,7 +45,8 @@ def for_published_client(state: TransferState) -> TransferState | None:
     """The same without JSON; None where a published client would take a failure for a success (DESIGN 3.3)."""
     if state.type in FINAL_TYPES and state.type is not StateType.COMPLETE:
         return None
-    return TransferState(state.type, state.object_id, state.sbn, state.received)
+    received = state.received if state.type is StateType.PACKETS else 0
+    return TransferState(state.type, state.object_id, state.sbn, received)
 
 
 def inline(answers: Iterable[Answer]) -> dict[str, Any]:

@@ -84,24 +84,26 @@ def assemble(
 
 
 @functools.cache
-def runtime() -> Runtime:
-    """Raises ConfigError when the environment is incomplete."""
+def make_client(service: str) -> Any:
     os.environ.pop("BOTOCORE_EXPERIMENTAL__PLUGINS", None)
     import boto3
     from botocore.config import Config
 
-    def make_client(service: str) -> Any:
-        attempts = 1 if service == "s3" else 3
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            connect_timeout=2,
-            read_timeout=10,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            tcp_keepalive=True,
-        )
-        return boto3.client(service, config=config)
+    attempts = 1 if service == "s3" else 3
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=2,
+        read_timeout=10,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        tcp_keepalive=True,
+    )
+    return boto3.client(service, config=config)
 
+
+@functools.cache
+def runtime() -> Runtime:
+    """Raises ConfigError when the environment is incomplete."""
     return assemble(Settings.from_environment(), make_client)
 
 

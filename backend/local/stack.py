@@ -204,11 +204,8 @@ class LocalStack:
     def lambda_log(self, function: str) -> str:
         """What a function ("Ingestor", "Completer", "Encoder") has logged."""
         logs = self.client("logs")
-        name = self.client("cloudformation").describe_stack_resource(StackName=STACK, LogicalResourceId=f"{function}Function")[
-            "StackResourceDetail"
-        ]["PhysicalResourceId"]
         with contextlib.suppress(logs.exceptions.ResourceNotFoundException):
-            events = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+            events = logs.filter_log_events(logGroupName=f"/aws/lambda/{STACK}-{function.lower()}")["events"]
             return "\n".join(event["message"] for event in events)
         return ""
 

@@ -87,7 +87,7 @@ class TestWholeBatch:
         newer = Sender(b"newer", 2)
         backend.deliver(newer.source())
         backend.calls.clear()
-        assert only(backend.deliver(sender.source())) == first
+        assert only(backend.deliver(sender.source())).fields == first.fields
         assert backend.called("s3") == []
         assert backend.object() == b"newer"
 
@@ -95,7 +95,7 @@ class TestWholeBatch:
         sender = Sender(b"small")
         first = only(backend.deliver(sender.source()))
         backend.deliver(Sender(b"newer", 2).source())
-        assert only(backend.deliver([sender.datagram(7)])) == first
+        assert only(backend.deliver([sender.datagram(7)])).fields == first.fields
         assert backend.object() == b"newer"
 
     def test_the_same_transfer_id_of_another_peer_is_another_transfer(self):
@@ -211,7 +211,7 @@ class TestCancel:
     def test_of_a_written_put_answers_that_it_is_written(self, backend):
         sender = Sender(BODY)
         written = only(backend.deliver(sender.source()))
-        assert only(backend.deliver([sender.cancel()])) == written
+        assert only(backend.deliver([sender.cancel()])).fields == written.fields
 
     def test_in_one_event_with_the_symbols_wins(self, backend):
         sender = Sender(BODY)
@@ -383,7 +383,7 @@ class TestIfNoneMatch:
         with pytest.raises(TypeError):
             backend.deliver(sender.source())
         backend.runtime = backend.assemble()
-        assert backend.deliver(sender.source()) == []  # the dead one's lease still holds
+        assert only(backend.deliver(sender.source())).type is StateType.BLOCK_COMPLETE  # the dead one's lease still holds
         backend.now += 60
         assert only(backend.deliver(sender.source())).type is StateType.COMPLETE
 
