@@ -8,7 +8,7 @@ C_SOURCES := $(wildcard raptor_s3/codec/_*.[ch] raptor_s3/wireguard/_*.c)
 .PHONY: demo test check format soak fuzz bench clean
 
 demo: $(STAMP)
-	$(BIN)/python -m backend.demo
+	$(BIN)/python -m demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
