@@ -85,6 +85,19 @@ class DirectReceiver:
         """Objects on their way to S3."""
         return len(self._writes)
 
+    def describe(self) -> dict[str, int]:
+        """The Collector's counters, for the log."""
+        collector, seen = self._collector, self._collector.stats
+        return {
+            "transfers": collector.transfers,
+            "bytes_held": collector.bytes_held,
+            "tombstones": collector.tombstones,
+            "duplicates": seen.duplicates,
+            "expired": seen.expired,
+            "dropped_mismatched": seen.mismatched,
+            "dropped_over_limits": seen.over_limits,
+        }
+
     def drain(self, now: float) -> None:
         """Writes are under way already."""
 

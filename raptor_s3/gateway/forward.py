@@ -194,6 +194,10 @@ class Forwarder:
     def load(self) -> int:
         return self._in_flight + (1 if self._batcher.waiting_bytes else 0)
 
+    def describe(self) -> dict[str, int]:
+        """What waits and what is under way, for the log."""
+        return {"waiting_bytes": self._batcher.waiting_bytes, "in_flight_bytes": self._in_flight_bytes}
+
     def handle_timer(self, now: float) -> None:
         self.flush(now)
 

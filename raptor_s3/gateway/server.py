@@ -52,6 +52,7 @@ class Receiver(Protocol):
     def handle_timer(self, now: float) -> None: ...
     def drain(self, now: float) -> None: ...
     def close(self, timeout_s: float) -> None: ...
+    def describe(self) -> dict[str, int]: ...
     @property
     def load(self) -> int: ...
 
@@ -154,7 +155,7 @@ class Server:
 
     def stats_line(self) -> str:
         stats = self._stats
-        more = {}
+        more = self._receiver.describe()
         if self._listener is not None:
             seen = self._listener.stats
             stats.handshakes = seen.handshakes
@@ -165,7 +166,7 @@ class Server:
             more["sessions"] = self._listener.session_count
         if drops := sum(endpoint.kernel_drops() for endpoint in self._endpoints):
             more["kernel_drops"] = drops
-        return stats.line(under_way=self._receiver.load, **more)
+        return stats.line(**{name: value for name, value in more.items() if value}, under_way=self._receiver.load)
 
     def _read(self, endpoint: Endpoint) -> None:
         """Take about BATCH datagrams of a socket that has some."""
