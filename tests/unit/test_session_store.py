@@ -391,6 +391,13 @@ def test_sessions_of_another_boot_are_ignored(pair: Pair, directory: Path, monke
     assert SessionStore(directory).load(ENDPOINT, pair.clock) is not None
 
 
+def test_sessions_of_the_future_are_ignored(pair: Pair, directory: Path) -> None:
+    """As after a restore from a snapshot: the boot is the same, the clock is not."""
+    session = pair.shake_hands()
+    SessionStore(directory).save(ENDPOINT, session, pair.clock - 60)
+    assert SessionStore(directory).load(ENDPOINT, pair.clock) is None
+
+
 def test_jumps_of_the_wall_clock_are_harmless(pair: Pair, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(pair, directory)
     for jump in (-1e9, 1e9):

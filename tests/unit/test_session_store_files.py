@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,7 @@ def test_lock_files_that_are_cleaned_away_exclude_too(tmp_path: Path) -> None:
         thread = threading.Thread(target=wait_for_it)
         thread.start()
         waiting.wait()
+        time.sleep(0.02)  # it has opened the file by now, and polls
         path.unlink()
     thread.join()
     assert entered.is_set()

@@ -7,10 +7,11 @@ from wireguard_pair import SOURCE, UNIX_TIME, Pair
 
 from raptor_s3.errors import SessionExpired
 from raptor_s3.wireguard import constants, messages
-from raptor_s3.wireguard.cookie import MacWriter
+from raptor_s3.wireguard.cookie import MacChecker, MacWriter
 from raptor_s3.wireguard.keys import KeyPair, generate_private_key
 from raptor_s3.wireguard.listener import Listener, PeerConfig, Send
 from raptor_s3.wireguard.ratelimit import LoadMeter, TokenBuckets, source_network
+from raptor_s3.wireguard.symmetric import mac
 from raptor_s3.wireguard.tunnel import Data, HandshakeComplete, Tunnel
 
 ELSEWHERE = ("198.51.100.9", 5000)
@@ -64,6 +65,15 @@ def test_unconfirmed_sessions_never_push_out_live_ones() -> None:
     assert pair.listener.session_count == 3
     for session in live:
         pair.deliver(session.seal(b"x", pair.clock))
+
+
+def test_of_the_unconfirmed_the_oldest_goes() -> None:
+    pair = Pair(max_sessions_per_peer=2)
+    tunnels = [pair.new_tunnel() for _ in range(3)]
+    sessions = [pair.shake_hands(tunnel) for tunnel in tunnels]
+    for session in sessions[1:]:
+        pair.deliver(session.seal(b"x", pair.clock))
+    assert pair.listener.receive(sessions[0].seal(b"x", pair.clock), SOURCE, pair.clock) == []
 
 
 def test_expired_sessions_make_room() -> None:
@@ -140,6 +150,44 @@ def test_flood_is_answered_with_cookies_and_a_cookie_lets_a_peer_in() -> None:
     assert isinstance(pair.tunnel.receive(pair.answer(second), pair.clock), HandshakeComplete)
 
 
+def test_a_cookie_is_no_pass_for_a_flood() -> None:
+    """Whoever owns an address gets its cookie; how often it may then make us compute is limited all the same."""
+    pair = Pair(under_load_initiations_per_s=0)
+    writer = MacWriter(pair.server.public)
+    question = writer.finish(messages.build_initiation(1, pair.random(108)), pair.clock)
+    cookie = messages.parse_cookie_reply(pair.answer(question))
+    writer.receive_cookie(cookie, messages.parse_initiation(question).mac1, pair.clock)
+    for _ in range(100):
+        junk = writer.finish(messages.build_initiation(1, pair.random(108)), pair.clock)
+        assert pair.listener.receive(junk, SOURCE, pair.clock) == []
+    assert pair.listener.stats.not_authentic == constants.INITIATIONS_BURST
+    assert pair.listener.stats.rate_limited == 100 - constants.INITIATIONS_BURST
+
+
+def test_cookies_are_for_one_address_and_two_minutes() -> None:
+    random = Pair().random
+    own_public = random(32)
+    checker, writer = MacChecker(own_public, random), MacWriter(own_public)
+    question = writer.finish(messages.build_initiation(1, random(108)), 0.0)
+    parsed = messages.parse_initiation(question)
+
+    # Before the first secret there is no cookie, in particular not one under an empty secret.
+    empty_cookie = mac(b"", SOURCE[1].to_bytes(2, "big") + SOURCE[0].encode())
+    assert not checker.mac2_is_valid(question, mac(empty_cookie, messages.before_mac2(question)), SOURCE, 0.0)
+
+    reply = messages.parse_cookie_reply(checker.cookie_reply(1, parsed.mac1, SOURCE, 10.0))
+    writer.receive_cookie(reply, parsed.mac1, 10.0)
+    second = writer.finish(question[:116], 11.0)
+    mac2 = messages.parse_initiation(second).mac2
+    assert checker.mac2_is_valid(second, mac2, SOURCE, 11.0)
+    assert not checker.mac2_is_valid(second, mac2, (SOURCE[0], SOURCE[1] + 1), 11.0)
+    assert not checker.mac2_is_valid(second, mac2, ("192.0.2.8", SOURCE[1]), 11.0)
+    assert checker.mac2_is_valid(second, mac2, SOURCE, 10.0 + constants.COOKIE_SECRET_MAX_AGE - 0.1)
+    assert not checker.mac2_is_valid(second, mac2, SOURCE, 10.0 + constants.COOKIE_SECRET_MAX_AGE)
+    checker.cookie_reply(1, parsed.mac1, SOURCE, 10.0 + constants.COOKIE_SECRET_MAX_AGE)
+    assert not checker.mac2_is_valid(second, mac2, SOURCE, 10.0 + constants.COOKIE_SECRET_MAX_AGE)
+
+
 def test_live_sessions_do_not_notice_a_flood() -> None:
     pair = Pair(under_load_initiations_per_s=0)
     initiation = pair.initiation()
@@ -166,8 +214,6 @@ def test_a_peer_may_not_shake_hands_without_end() -> None:
 def test_cookie_reply_to_our_response() -> None:
     """A peer under load answers a response with a cookie reply; the next response carries mac2."""
     pair = Pair()
-    from raptor_s3.wireguard.cookie import MacChecker
-
     peer = MacChecker(pair.client.public, pair.random)
     response = messages.parse_response(pair.answer(pair.initiation()))
     assert response.mac2 == bytes(16)

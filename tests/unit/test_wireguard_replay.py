@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_jump_clears_what_it_leaves_behind() -> None:
     assert take(window, 3 * 8192 + 5)
     for counter in range(3 * 8192 + 5 - WINDOW_SIZE + 1, 3 * 8192 + 5):
         assert take(window, counter), counter
+
+
+@pytest.mark.parametrize("spread", [3, 64, 100, 1000, 8000])
+def test_reordering_within_the_window_loses_nothing(spread: int) -> None:
+    """Each counter of a dense stream, displaced by up to `spread`, over several turns of the ring."""
+    shuffle = random.Random(spread)
+    stream = sorted(range(40_000), key=lambda counter: counter + shuffle.uniform(0, spread))
+    window = ReplayWindow()
+    assert all(take(window, counter) for counter in stream)
+    assert not any(window.is_fresh(counter) for counter in stream)
 
 
 def test_last_counters() -> None:
