@@ -51,7 +51,7 @@ def messages(draw) -> bytes:
         case "longer":
             return data + draw(st.binary(min_size=1, max_size=4))
         case "flipped":
-            position = draw(st.integers(0, 40))
+            position = draw(st.integers(0, min(40, len(data) - 1)))
             return data[:position] + bytes([data[position] ^ draw(st.integers(1, 255))]) + data[position + 1 :]
         case "garbage":
             return draw(st.binary(max_size=60))
