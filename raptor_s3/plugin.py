@@ -18,7 +18,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from raptor_s3.errors import ConfigError
-from raptor_s3.routing import hooks
+from raptor_s3.routing import hooks, shortcuts
 from raptor_s3.routing.config import RaptorConfig
 from raptor_s3.routing.profile import DEFAULT_CONFIG_FILE, describe, read_profile
 
@@ -107,7 +107,7 @@ def initialize_client_plugin(client: Any) -> None:
 
 def _enable_client(client: Any, activation: Activation) -> None:
     attachment = hooks.attach(client, activation.config, make_fast_path=_MAKE_FAST_PATH)
-    activation._undo.append(attachment.detach)
+    activation._undo += [attachment.detach, shortcuts.install(client, attachment)]
 
 
 def _enable_session(session: Any, activation: Activation) -> None:

@@ -98,7 +98,7 @@ class FastPath:
 
     def put(self, request: PutRequest, record: PutRecord) -> Result:
         """Carry one put, or say why not; `record` learns size and costs. Exceptions of the body's own read pass through."""
-        reason = policy.endpoint_reason(self.config) or self.bucket_reason(request.bucket, request.base_url)
+        reason = self.bucket_reason(request.bucket, request.base_url)
         if reason:
             return Declined(reason, request.body)
         try:
@@ -159,13 +159,18 @@ class FastPath:
         _note_costs(record, outcome.stats)
         return Carried(outcome.fields)
 
+    def body_limit(self) -> int:
+        """Octets of body above which a put goes over HTTPS, as things are."""
+        return policy.body_limit(self.config, self._link() if self.config.threshold_bytes is None else None)
+
     def bucket_reason(self, bucket: str, base_url: str) -> str:
-        """`policy.bucket_reason`, remembered."""
+        """Why nothing of this bucket takes the fast path, remembered; empty when puts may."""
         reason = self._bucket_reasons.get((bucket, base_url))
         if reason is None:
             if len(self._bucket_reasons) >= _REMEMBERED:
                 self._bucket_reasons.clear()
-            reason = self._bucket_reasons[bucket, base_url] = policy.bucket_reason(bucket, base_url, self.config)
+            reason = policy.endpoint_reason(self.config) or policy.bucket_reason(bucket, base_url, self.config)
+            self._bucket_reasons[bucket, base_url] = reason
         return reason
 
     def _refusal(self, request: PutRequest) -> str:

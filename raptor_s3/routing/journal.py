@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import ConfigError
@@ -104,7 +104,8 @@ class Journal:
 
     def _append(self) -> None:
         puts = [self._pending.popleft() for _ in range(len(self._pending))]
-        text = "".join(json.dumps(_compact(put), separators=(",", ":")) + "\n" for put in puts)
+        pid = os.getpid()
+        text = "".join(_encode(_compact(put, pid)) + "\n" for put in puts)
         descriptor = open_private(str(self._path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(descriptor, text.encode("utf-8", "replace"))
@@ -119,9 +120,9 @@ class Journal:
         self._pending.clear()  # the parent writes its own
 
 
-def _compact(put: PutRecord) -> dict[str, Any]:
-    put.pid = put.pid or os.getpid()
-    return {name: value for name, value in asdict(put).items() if value not in ("", None, False) or name == "reason"}
+def _compact(put: PutRecord, pid: int) -> dict[str, Any]:
+    put.pid = put.pid or pid
+    return {name: value for name in _FIELDS if (value := getattr(put, name)) not in _EMPTY}
 
 
 def _parse(line: str) -> PutRecord | None:
@@ -133,6 +134,8 @@ def _parse(line: str) -> PutRecord | None:
 
 
 _FIELDS: Final = tuple(field.name for field in fields(PutRecord))
+_EMPTY: Final = ("", None, False)  # 0 too, which equals False
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _journals: set[Journal] = set()
 
 

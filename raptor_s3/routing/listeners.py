@@ -27,6 +27,36 @@ _WATCHED: Final = tuple(
 )
 _HOME: Final = frozenset({"awscli", "boto3", "botocore", "raptor_s3", "s3transfer"})
 _VERDICT: Final = "raptor-s3.foreign-handler"
+_QUIET: Final = "raptor-s3.quiet"
+
+# botocore's own handlers before a PutObject is sent: what they do, `shortcuts` does by itself or leaves to botocore.
+_KNOWN: Final = {
+    "provide-client-params": frozenset[str](),
+    "before-parameter-build": frozenset(
+        {
+            "validate_ascii_metadata",
+            "sse_md5",
+            "convert_body_to_file_like_object",
+            "validate_bucket_name",
+            "remove_bucket_from_url_paths_from_model",
+            "S3RegionRedirectorv2.annotate_request_context",
+            "ClientCreator._inject_s3_input_parameters",
+            "generate_idempotent_uuid",
+            "_handle_request_validation_mode_member",
+        }
+    ),
+    "before-call": frozenset(
+        {
+            "add_expect_header",
+            "S3ExpressIdentityResolver.apply_signing_cache_key",
+            "add_recursion_detection_header",
+            "inject_api_version_header_if_needed",
+            "Attachment._before_call",
+        }
+    ),
+    # The standard retry mode counts HTTPS requests that needed no second try.
+    "after-call": frozenset({"Attachment._after_call", "RetryQuotaChecker.release_retry_quota"}),
+}
 
 
 def foreign_handler(emitter: Any) -> str:
@@ -46,6 +76,21 @@ def foreign_handler(emitter: Any) -> str:
         names = [_foreign_name(handler) for event in _WATCHED for handler in handlers.prefix_search(event)]
         verdict = cache[_VERDICT] = next((name for name in names if name), "")
     return verdict
+
+
+def is_quiet(emitter: Any) -> bool:
+    """Whether nobody but botocore's well-known handlers and ours would hear anything of a PutObject, from call to return."""
+    tree = getattr(emitter, "_emitter", emitter)
+    verdict: bool | None = tree._lookup_cache.get(_QUIET)
+    if verdict is None:
+        strangers = [
+            handler
+            for event, known in _KNOWN.items()
+            for handler in tree._handlers.prefix_search(event + _PUT)
+            if _foreign_name(handler) or getattr(handler, "__qualname__", "") not in known
+        ]
+        verdict = tree._lookup_cache[_QUIET] = not strangers
+    return verdict and not foreign_handler(emitter)
 
 
 def moto_is_on() -> bool:

@@ -123,7 +123,7 @@ def put_fields(headers: Mapping[str, Any], bucket: str, key: str, allowances: tu
             raise Unsupported(f"header {header} is not plain text")
         total += len(header) + len(value)
         if parameter is None:
-            if not lower.startswith(METADATA_PREFIX):
+            if not lower.startswith(METADATA_PREFIX) or not header.isascii() or not header.isprintable() or ":" in header:
                 raise Unsupported(f"unknown header {header}")
             metadata[header[len(METADATA_PREFIX) :]] = value
         elif parameter.verdict is Verdict.CARRIED:
@@ -138,11 +138,12 @@ def put_fields(headers: Mapping[str, Any], bucket: str, key: str, allowances: tu
         raise Unsupported(f"{total} octets of headers")
     if metadata:
         fields["Metadata"] = metadata
-    _check_values(fields, allowances)
+    check_fields(fields, allowances)
     return fields
 
 
-def _check_values(fields: dict[str, Any], allowances: tuple[str, ...]) -> None:
+def check_fields(fields: dict[str, Any], allowances: tuple[str, ...]) -> None:
+    """What the values of `fields` demand beyond their names. Raises Unsupported."""
     encryption = fields.get("ServerSideEncryption")
     if encryption is not None and encryption != "AES256" and "SSEKMSKeyId" not in allowances:
         raise Unsupported(f"ServerSideEncryption {encryption}: SSEKMSKeyId is not in raptor.backend_allows")

@@ -29,10 +29,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from raptor_s3.routing import hooks
+from raptor_s3.routing import hooks, shortcuts
 from raptor_s3.routing.breaker import Breaker
 from raptor_s3.routing.config import RaptorConfig
 from raptor_s3.routing.fast_path import FastPath
+from raptor_s3.routing.request import Destination
 
 KEY = base64.b64encode(bytes(32)).decode()
 
@@ -202,7 +203,8 @@ def make_client(double, **options):
 class Rig:
     """An S3, an engine double, and `hooks.attach`'s arguments that tie them together."""
 
-    def __init__(self):
+    def __init__(self, with_shortcuts=False):
+        self.with_shortcuts = with_shortcuts
         self.s3 = S3Double()
         self.engine = EngineDouble()
         self.breaker = Breaker(None)
@@ -211,7 +213,11 @@ class Rig:
 
     def attach(self, client=None, **settings):
         client = client or make_client(self.s3)
-        self.attach_to(client, make_config(self.s3, **settings))
+        attachment = self.attach_to(client, make_config(self.s3, **settings))
+        if self.with_shortcuts:
+            for bucket in ("bucket", "elsewhere"):
+                attachment.destinations[bucket] = Destination(f"{self.s3.url}/{bucket}", "v4", "s3")
+            shortcuts.install(client, attachment)
         return client
 
     def attach_to(self, target, config):
@@ -226,10 +232,10 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig():
+def rig(with_shortcuts=False):
     before = dict(os.environ)
     os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, AWS_EC2_METADATA_DISABLED="true")
-    made = Rig()
+    made = Rig(with_shortcuts)
     try:
         yield made
     finally:
