@@ -43,6 +43,7 @@ def padded_symbols(symbols: int) -> int:
     return SYSTEMATIC_INDICES[_row_of(symbols)][0]
 
 
+@lru_cache(maxsize=256)
 def plan_header(symbols: int, table: DegreeTable = DegreeTable.RFC6330) -> bytes:
     """The header of the plan for K = `symbols`: a plan in its own right, without a generator.
 
