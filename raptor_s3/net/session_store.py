@@ -26,7 +26,6 @@ import os
 import re
 import struct
 import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.net import clock, session_file
@@ -101,7 +100,7 @@ class SessionStore:
         state = session_file.parse(content) if content is not None else None
         if content is None or state is None:
             return None
-        state = replace(state, created_at=state.created_at - clock.now() + now)
+        state = state._replace(created_at=state.created_at - clock.now() + now)
         if now - state.created_at >= REJECT_AFTER_TIME:
             self._remove(endpoint, content)
             return None
@@ -132,7 +131,7 @@ class SessionStore:
             return False
         first = session.counters.next
         path, lock_path = self._path(endpoint, "session"), self._path(endpoint, "lock")
-        state = replace(session.export(), created_at=session.created_at - now + clock.now(), next_counter=first + MIN_LEASE)
+        state = session.export()._replace(created_at=session.created_at - now + clock.now(), next_counter=first + MIN_LEASE)
         content = session_file.build(state)
         try:
             with locked(lock_path) as lock:

@@ -13,8 +13,7 @@ Invariant: a counter is used once and only before REJECT_AFTER_TIME; `open` chan
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
 from raptor_s3.wireguard import constants
@@ -34,19 +33,21 @@ _HEADER = constants.TRANSPORT_HEADER_SIZE
 _OVERHEAD = constants.TRANSPORT_OVERHEAD
 
 
-@dataclass(frozen=True, slots=True)
-class SessionState:
+class SessionState(NamedTuple):
     """What the session store keeps of a session. `highest_received` is -1 when nothing has been received."""
 
     local_index: int
     remote_index: int
     peer_key: bytes
-    send_key: bytes = field(repr=False)
-    receive_key: bytes = field(repr=False)
+    send_key: bytes
+    receive_key: bytes
     created_at: float
     is_initiator: bool
     next_counter: int = 0
     highest_received: int = -1
+
+    def __repr__(self) -> str:
+        return f"SessionState(local_index={self.local_index:#010x}, created_at={self.created_at}, ...)"
 
 
 class Session:

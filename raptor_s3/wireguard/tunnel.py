@@ -19,8 +19,7 @@ Invariant: a forged, late or replayed message raises and changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, SessionExpired
 from raptor_s3.wireguard import constants, messages
@@ -41,22 +40,19 @@ _KEPT_SESSIONS = 3
 _MAX_JITTER_S = 0.333
 
 
-@dataclass(frozen=True, slots=True)
-class HandshakeComplete:
+class HandshakeComplete(NamedTuple):
     """`session` is the tunnel's new session: seal with it from now on."""
 
     session: Session
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(NamedTuple):
     """An authentic transport message that came in `session`."""
 
     plaintext: bytes
     session: Session
 
 
-@dataclass(frozen=True, slots=True)
 class CookieReceived:
     """The peer is under load: `get_timer` is due at once, and the next initiation carries a valid mac2."""
 
@@ -76,10 +72,12 @@ class _Identity:
         self.mac_checker: MacChecker = MacChecker(self.static.public, random)
 
 
-@dataclass(slots=True)
 class _Pending:
-    handshake: InitiatorHandshake
-    mac1: bytes | None  # None once a cookie reply has used it
+    __slots__ = ("handshake", "mac1")
+
+    def __init__(self, handshake: InitiatorHandshake, mac1: bytes) -> None:
+        self.handshake = handshake
+        self.mac1: bytes | None = mac1  # None once a cookie reply has used it
 
 
 class Tunnel:
