@@ -104,7 +104,18 @@ class Engine:
         started_at = clock.now()
         link = self._open()
         request = self._request(link, fields, body, timeout_s, confirm, object_id)
-        put = Put(link.build(request, started_at))
+        return self._wait(link, Put(link.build(request, started_at)), started_at)
+
+    def ping(self, *, timeout_s: float) -> PutOutcome:
+        """Ask the receiver for a sign of life and wait for it; `stats.rtt_s` is the round trip. Writes nothing.
+
+        Raises ConfirmationTimeout when no answer comes, HandshakeTimeout when there is nobody to ask, ConfigError.
+        """
+        started_at = clock.now()
+        link = self._open()
+        return self._wait(link, Put(link.build_probe(timeout_s, started_at)), started_at)
+
+    def _wait(self, link: Link, put: Put, started_at: float) -> PutOutcome:
         lock = self._lock
         lock.acquire()
         try:

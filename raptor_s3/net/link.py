@@ -18,7 +18,9 @@ from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, Wir
 from raptor_s3.net.udp import MessageTooLong, Socket
 from raptor_s3.transfer.outcome import Ending, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer, PutRequest
-from raptor_s3.transfer.sender import Learned, Sender
+from raptor_s3.transfer.path import Learned
+from raptor_s3.transfer.probe import Probe
+from raptor_s3.transfer.sender import Sender
 from raptor_s3.wire.datagram import MAX_DATAGRAM
 from raptor_s3.wire.transfer_state import parse_transfer_state
 
@@ -91,8 +93,11 @@ class Link:
 
     def build(self, request: PutRequest, now: float) -> OutgoingTransfer:
         """The transfer of a request. Reads shared estimates only: needs no lock."""
-        sender = self.sender
-        return OutgoingTransfer(request, now, sender.rtt, sender.confirmation, sender.loss.rate)
+        return OutgoingTransfer(request, now, self.sender.path)
+
+    def build_probe(self, timeout_s: float, now: float) -> Probe:
+        """A ping. Needs no lock."""
+        return Probe(new_transfer_id(), timeout_s, now, self.sender.path)
 
     def add(self, put: Put) -> None:
         self._puts[put.transfer.object_id] = put
@@ -201,9 +206,10 @@ class Link:
         self.channel.renewed = False
         self._is_refused = False
         if self.channel.handshake_rtt_s is not None:
-            self.sender.rtt.sample(self.channel.handshake_rtt_s, now)
-            if self.sender.confirmation.smoothed_s is None:
-                self.sender.confirmation.sample(self.channel.handshake_rtt_s, now)
+            path = self.sender.path
+            path.rtt.sample(self.channel.handshake_rtt_s, now)
+            if path.confirmation.smoothed_s is None:
+                path.confirmation.sample(self.channel.handshake_rtt_s, now)
             self.channel.handshake_rtt_s = None
         sealer = self.channel.acquire(now)
         for put in list(self._puts.values()):

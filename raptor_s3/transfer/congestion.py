@@ -1,33 +1,279 @@
-"""How fast the path delivers."""
+"""How fast the path delivers, and how fast to send: a model of the bottleneck, after BBR (draft-ietf-ccwg-bbr) and RFC 8085.
+
+    STARTUP --queue, or no more growth--> DRAIN --> CRUISE -> UP -> DOWN -> CRUISE ...
+
+- *Bandwidth* is the greatest delivery rate of the last rounds, measured between states as they arrive. Until there is a
+  measurement it is an assumption: half of 10 Mbit/s (STARTUP doubles it), or what an earlier process has learned.
+- *Queue* is how far even the fastest round trip of a round exceeds the least known one; jitter alone does not raise it.
+- *Base loss* is what gets lost while we send slower than the path delivers: the path's own loss, no reason to slow down. More
+  loss than that, together with a queue or at a raised rate, is congestion.
+- At most a window of two bandwidth-delay products is in flight, so that a queue of others' making does not grow without end.
+
+Invariant: with a cap, the pacer never runs faster than it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
-from raptor_s3.transfer.outgoing import Feedback, SendMark
+from raptor_s3.transfer.outgoing import SendMark
 from raptor_s3.transfer.pacing import INITIAL_BURST_BYTES, Pacer
 
+if TYPE_CHECKING:
+    from raptor_s3.transfer.outgoing import Feedback
+
 INITIAL_RATE: Final = 10e6 / 8
+"""Octets per second at which `auto` starts."""
+INITIAL_WINDOW: Final = 128 << 10
+"""Octets in flight before anything has been measured: a 100 KB object goes without a pause."""
+MIN_RATE: Final = 16e3 / 8
+MAX_RATE: Final = 1e10 / 8
+
+STARTUP_GAIN: Final = 2.0
+UP_GAIN: Final = 1.25
+DOWN_GAIN: Final = 0.75
+DRAIN_GAIN: Final = 0.5
+WINDOW_GAIN: Final = 2.0
+WINDOW_SLACK: Final = 24 * 1500
+"""States come only every few datagrams; without this, a thin link would wait for them."""
+CRUISE_ROUNDS: Final = 6
+FILTER_ROUNDS: Final = 10
+PLATEAU_ROUNDS: Final = 3
+GROWTH: Final = 1.2
+MIN_SAMPLE_S: Final = 0.02
+MIN_QUEUE_S: Final = 0.01
+RECENT: Final = 6
+"""Round trips of which the least tells the queue."""
+QUEUE_SHARE: Final = 1 / 8
+EXCESS_LOSS: Final = 0.03
+STARTUP_LOSS: Final = 0.15
+LOSSY_ROUNDS: Final = 3
+"""So many rounds in a row with more than the base loss mean congestion even where no queue is seen: a policer, a short queue."""
+BACKOFF: Final = 0.85
+MAX_BASE_LOSS: Final = 0.2
+BASE_MEMORY: Final = 2000
+_NEVER: Final = float("inf")
+
+
+class Phase(enum.Enum):
+    STARTUP = STARTUP_GAIN
+    DRAIN = DRAIN_GAIN
+    CRUISE = 1.0
+    UP = UP_GAIN
+    DOWN = DOWN_GAIN
 
 
 class RateController:
-    def __init__(self, now: float, *, cap: float | None = None, rate: float | None = None) -> None:
+    """Shared by all transfers of an endpoint. Octets are as on the wire, times on the caller's clock."""
+
+    def __init__(self, now: float, *, cap: float | None = None, rate: float | None = None, rtt_s: float | None = None) -> None:
+        """`cap`: a hard limit in octets per second. `rate`: what an earlier process has learned."""
         self.cap = cap
-        self.pacer = Pacer(cap or 1e9, now, INITIAL_BURST_BYTES)
-        self.window_bytes = float("inf")
+        self.phase = Phase.STARTUP if rate is None else Phase.CRUISE
+        self.bandwidth = INITIAL_RATE / STARTUP_GAIN if rate is None else min(max(rate, MIN_RATE), MAX_RATE)
+        self.is_measured = False
+        self.min_rtt_s = _NEVER
+        self.base_loss = 0.0
+        self.window_bytes: float = INITIAL_WINDOW
+        self.pacer = Pacer(self._limited(self.bandwidth * self.phase.value), now, _burst(cap))
+        self._learned = rate
+        self._samples: deque[tuple[int, float]] = deque()  # (round, octets per second), decreasing
+        self._history: deque[tuple[float, float]] = deque()  # (time, octets delivered by then) of a busy period
+        self._delivered = 0.0
+        self._round = 0
+        self._round_ends_at = 0.0
+        self._recent_rtts: deque[float] = deque(maxlen=RECENT)
+        self._round_delivered = 0
+        self._round_lost = 0
+        self._lossy_rounds = 0
+        self._base_delivered = 1.0
+        self._base_lost = 0.0
+        self._phase_round = 0
+        self._plateau = 0
+        self._plateau_bandwidth = 0.0
+        self._idle_at = now
+        self._heard_at = now
+        self._last_rtt_s = rtt_s or 0.0
+
+    # Sending
+
+    def mark(self, now: float) -> SendMark:
+        return SendMark(now, self.phase is Phase.DOWN)
+
+    def on_sent(self, size_bytes: int, now: float, in_flight_bytes: int) -> None:
+        self.pacer.spend(size_bytes)
+        if not in_flight_bytes:
+            self._history.clear()
+
+    def on_idle(self, now: float) -> None:
+        """There was nothing more to send: what is delivered now says nothing of what could be."""
+        self._idle_at = now
+
+    # Learning
+
+    def on_feedback(self, feedback: Feedback, datagram_bytes: int, in_flight_bytes: int, now: float) -> None:
+        self._heard_at = now
+        if feedback.rtt_s is not None and feedback.rtt_s > 0:
+            self._on_rtt(feedback.rtt_s)
+        self._round_delivered += feedback.delivered
+        self._round_lost += feedback.lost
+        if feedback.is_slow:
+            self._count_base(feedback.delivered, feedback.lost)
+        if feedback.delivered:
+            self._delivered += feedback.delivered * datagram_bytes
+            self._measure(now)
+        if now >= self._round_ends_at or (self.phase is Phase.STARTUP and self._is_too_fast):
+            self._end_round(now, in_flight_bytes)
+        self._apply(now)
+
+    def _on_rtt(self, rtt_s: float) -> None:
+        self._last_rtt_s = rtt_s
+        self.min_rtt_s = min(self.min_rtt_s, rtt_s)
+        self._recent_rtts.append(rtt_s)
+
+    def _count_base(self, delivered: int, lost: int) -> None:
+        if self._base_delivered > BASE_MEMORY:
+            self._base_delivered /= 2
+            self._base_lost /= 2
+        self._base_delivered += delivered
+        self._base_lost += lost
+        self.base_loss = min(max(self._base_lost / (self._base_lost + self._base_delivered), 0.0), MAX_BASE_LOSS)
+
+    def _measure(self, now: float) -> None:
+        """A delivery rate: between this state and one that came a fair while ago, in the same busy period."""
+        history = self._history
+        history.append((now, self._delivered))
+        rtt_s = self._last_rtt_s
+        length_s = max(rtt_s / 2 if self.phase is Phase.STARTUP else rtt_s, MIN_SAMPLE_S)
+        while len(history) > 2 and history[1][0] <= now - length_s:
+            history.popleft()
+        since, before = history[0]
+        if now - since < length_s:
+            return
+        rate = (self._delivered - before) / (now - since)
+        is_limited = self._idle_at >= since - rtt_s
+        if is_limited and rate <= self.bandwidth:
+            return
+        self._add_sample(rate)
+
+    def _add_sample(self, rate: float) -> None:
+        samples = self._samples
+        while samples and samples[-1][1] <= rate:
+            samples.pop()
+        samples.append((self._round, rate))
+        while samples[0][0] < self._round - FILTER_ROUNDS:
+            samples.popleft()
+        if not self.is_measured:
+            if rate < self.bandwidth and self._queue_s <= self._queue_threshold_s:
+                return
+            self.is_measured = True
+        self.bandwidth = min(max(samples[0][1], MIN_RATE), MAX_RATE)
+        self._learned = self.bandwidth
+
+    @property
+    def _is_too_fast(self) -> bool:
+        """STARTUP need not wait for the end of the round to see that it went too far."""
+        total = self._round_delivered + self._round_lost
+        return self._queue_s > self._queue_threshold_s or (total >= 64 and self._round_lost > STARTUP_LOSS * total)
+
+    @property
+    def _queue_s(self) -> float:
+        """What even the fastest of the latest round trips had to wait."""
+        recent = self._recent_rtts
+        return min(recent) - self.min_rtt_s if len(recent) == RECENT else 0.0
+
+    @property
+    def _queue_threshold_s(self) -> float:
+        return max(self.min_rtt_s * QUEUE_SHARE, MIN_QUEUE_S)
+
+    # Rounds and phases
+
+    def _end_round(self, now: float, in_flight_bytes: int) -> None:
+        queue_s = self._queue_s
+        has_queue = queue_s > self._queue_threshold_s
+        total = self._round_delivered + self._round_lost
+        excess = self._round_lost / total - self.base_loss if total >= 50 else 0.0
+        is_busy = self._idle_at < now - self._last_rtt_s
+        self._step(now, has_queue, excess, is_busy, in_flight_bytes)
+        self._round += 1
+        self._round_ends_at = now + max(self._last_rtt_s, MIN_SAMPLE_S)
+        self._round_delivered = self._round_lost = 0
+
+    def _step(self, now: float, has_queue: bool, excess: float, is_busy: bool, in_flight_bytes: int) -> None:
+        rounds = self._round - self._phase_round
+        phase = self.phase
+        self._lossy_rounds = self._lossy_rounds + 1 if excess > EXCESS_LOSS else 0
+        is_congested = (has_queue and excess > EXCESS_LOSS) or self._lossy_rounds >= LOSSY_ROUNDS
+        if phase is Phase.STARTUP:
+            if not is_busy:
+                return
+            if self.bandwidth >= self._plateau_bandwidth * GROWTH:
+                self._plateau_bandwidth = self.bandwidth
+                self._plateau = 0
+            else:
+                self._plateau += 1
+            if self._is_too_fast or self._plateau >= PLATEAU_ROUNDS:
+                self.is_measured = True
+                self._enter(Phase.DRAIN)
+        elif phase is Phase.DRAIN:
+            if not has_queue or rounds >= 3:
+                self._enter(Phase.CRUISE)
+        elif phase is Phase.DOWN:
+            if not has_queue or rounds >= 2:
+                self._enter(Phase.CRUISE)
+        elif phase is Phase.UP:
+            if is_congested:
+                self._back_off()
+            if has_queue or self.bandwidth < self._plateau_bandwidth * GROWTH or not is_busy:
+                self._enter(Phase.DOWN)
+            else:
+                self._plateau_bandwidth = self.bandwidth  # it still grows: go on
+        elif is_congested:
+            self._back_off()
+            self._enter(Phase.DOWN)
+        elif has_queue and rounds >= 1:
+            self._enter(Phase.DOWN)
+        elif rounds >= CRUISE_ROUNDS and is_busy:
+            self._plateau_bandwidth = self.bandwidth
+            self._enter(Phase.UP)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._phase_round = self._round
+
+    def _back_off(self) -> None:
+        self._lossy_rounds = 0
+        self.bandwidth = max(self.bandwidth * BACKOFF, MIN_RATE)
+        self._samples.clear()
+        self._samples.append((self._round, self.bandwidth))
+
+    def on_silence(self, in_flight_bytes: int, now: float) -> None:
+        """A whole flight went unanswered: half the rate (RFC 5348 4.4)."""
+        if in_flight_bytes > INITIAL_BURST_BYTES and now - self._heard_at > self._last_rtt_s:
+            self._heard_at = now
+            self.bandwidth = max(self.bandwidth / 2, MIN_RATE)
+            self._samples.clear()
+            self._apply(now)
+
+    def _apply(self, now: float) -> None:
+        rate = self.bandwidth * self.phase.value / (1 - self.base_loss)
+        self.pacer.set_rate(self._limited(rate), now)
+        if self.is_measured or self._learned is not None:
+            self.window_bytes = max(WINDOW_GAIN * self.bandwidth * self.min_rtt_s, 0) + WINDOW_SLACK
+        if self.window_bytes == _NEVER or not self.is_measured:
+            self.window_bytes = max(INITIAL_WINDOW, self.bandwidth * min(self.min_rtt_s, 1.0))
+
+    def _limited(self, rate: float) -> float:
+        return max(min(rate, self.cap or MAX_RATE, MAX_RATE), MIN_RATE if self.cap is None else min(MIN_RATE, self.cap))
 
     @property
     def learned_rate(self) -> float | None:
-        return None
+        """What to remember; None when nothing has been measured."""
+        return self._learned if self.is_measured else None
 
-    def mark(self, now: float, is_app_limited: bool) -> SendMark:
-        return SendMark(now)
 
-    def on_sent(self, size_bytes: int, now: float) -> None:
-        self.pacer.spend(size_bytes)
-
-    def on_feedback(self, feedback: Feedback, datagram_bytes: int, in_flight_bytes: int, now: float) -> None:
-        pass
-
-    def on_silence(self, now: float) -> None:
-        pass
+def _burst(cap: float | None) -> float:
+    """Under a hard cap a burst is at most 20 ms of it, but two datagrams in any case."""
+    return INITIAL_BURST_BYTES if cap is None else min(INITIAL_BURST_BYTES, max(cap * 0.02, 3000.0))

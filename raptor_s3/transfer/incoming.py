@@ -8,7 +8,7 @@
 - Reports (type 0) go out every few datagrams and when a transfer falls quiet. With a put header they carry
   `{"Esi": e, "Us": t}`: the datagram that set the report off, and the microseconds from the transfer's first datagram to it
   (plus `"Wait": us` when the report itself was held back). Fewer octets leave in reports than came in.
-- Types 1 to 3 say in `data` how far the sender had come: 1 + the block's highest ESI received (0 from receivers that don't).
+- Types 1 to 3 say in `data` which datagram completed the block: 1 + its ESI (0 from receivers that don't say).
 - Confirmations go out twice to peers whose datagrams get lost, and again whenever somebody asks.
 
 Invariant: whatever arrives, memory stays within `CollectorLimits`, and one transfer reaches the host at most once.
@@ -114,6 +114,7 @@ class _Transfer:
 
     __slots__ = (
         "answered_at",
+        "completed_by",
         "decoder",
         "due",
         "esi",
@@ -145,6 +146,7 @@ class _Transfer:
         self.report_at = REPORT_EVERY // 2
         self.sbn = self.esi = 0
         self.highest = [-1] * datagram.oti.source_blocks
+        self.completed_by = [-1] * datagram.oti.source_blocks  # ESI
         self.decoder: ObjectDecoder | None = ObjectDecoder(datagram.oti, datagram.degree_table)  # None: being written
 
     @property
@@ -152,7 +154,7 @@ class _Transfer:
         return bool(self.flags & FLAG_PUT_HEADER)
 
     def block_complete(self, sbn: int) -> SendState:
-        state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.highest[sbn] + 1)
+        state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.completed_by[sbn] + 1)
         return SendState(state, self.origin)
 
     @property
@@ -290,12 +292,12 @@ class Collector:
         transfer.sbn, transfer.esi = sbn, esi
         if esi > transfer.highest[sbn]:
             transfer.highest[sbn] = esi
-        was_missing = decoder.missing(sbn)
         if not decoder.add(sbn, esi, datagram.symbol):
             self.stats.duplicates += 1
-        if decoder.is_complete:
-            return self._decoded(transfer, decoder, now)
-        if was_missing and not decoder.missing(sbn):
+        elif transfer.completed_by[sbn] < 0 and not decoder.missing(sbn):
+            transfer.completed_by[sbn] = esi
+            if decoder.is_complete:
+                return self._decoded(transfer, decoder, now)
             return (transfer.block_complete(sbn),)
         transfer.unreported += 1
         if transfer.unreported >= transfer.report_at:
@@ -345,7 +347,7 @@ class Collector:
         transfer.peer.bytes -= transfer.reserved_bytes
         transfer.peer.transfers -= 1
         self._bytes -= transfer.reserved_bytes
-        state = replace(state, sbn=transfer.sbn, received=transfer.highest[transfer.sbn] + 1)
+        state = replace(state, sbn=transfer.sbn, received=transfer.completed_by[transfer.sbn] + 1)
         keep_s = max(transfer.keep_s, self.limits.tombstone_s)
         return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.copies, now, keep_s)
 

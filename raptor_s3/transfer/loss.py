@@ -36,14 +36,12 @@ class LossEstimate:
         self._lost = min(max(rate, 0.0), MAX_LOSS) * weight
 
     def count(self, sent: int, received: int) -> None:
-        """`received` of `sent` datagrams arrived. Impossible counts are ignored."""
-        if not 0 <= received <= sent:
-            return
+        """`received` of `sent` datagrams arrived. Where order is not kept, late ones may make either number negative."""
         if self._seen > MEMORY:
             self._seen /= 2
             self._lost /= 2
-        self._seen += sent
-        self._lost += sent - received
+        self._seen = max(self._seen + sent, 1.0)
+        self._lost = max(self._lost + sent - received, 0.0)
 
     @property
     def rate(self) -> float:

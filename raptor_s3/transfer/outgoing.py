@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from raptor_s3.transfer.rtt import RoundTrip
+    from raptor_s3.transfer.path import PathEstimates
 
 QUESTION: Final = 2
 """Symbols sent on the first silence: enough to make the receiver answer, few enough for a full queue."""
@@ -49,14 +49,10 @@ _CANCEL_PAYLOAD_ID: Final = bytes(4)
 
 
 class SendMark(NamedTuple):
-    """When a datagram left, and what had been delivered by then (draft-cheng-iccrg-delivery-rate-estimation)."""
+    """When datagrams left, and whether that was slower than the path is known to deliver."""
 
     sent_at: float
-    delivered: float = 0.0
-    delivered_at: float = 0.0
-    first_sent_at: float = 0.0
-    is_app_limited: bool = True
-    round: int = 0
+    is_slow: bool = False
 
 
 class Run(NamedTuple):
@@ -70,11 +66,13 @@ class Run(NamedTuple):
 class Feedback(NamedTuple):
     """What a transfer state says about the path. Counts are datagrams, newly known with this state."""
 
-    mark: SendMark | None
-    """Of the datagram that set the state off."""
     delivered: int
     lost: int
+    """Negative where what was taken for lost was only late."""
+    is_slow: bool
+    """All of them left while the sender was slower than the path (SendMark)."""
     rtt_s: float | None
+    """Of the datagram that set the state off."""
     confirmed_s: float | None = None
     """The same for the final state: it contains the receiver's own work, decoding and the write to S3."""
     receiver_s: float | None = None
@@ -109,7 +107,7 @@ class _Phase(enum.Enum):
 class _Block:
     """One source block: what has been sent, what is planned, what the receiver has reported."""
 
-    __slots__ = ("done", "firsts", "flight", "index", "marks", "next_esi", "received", "settled", "symbols", "target")
+    __slots__ = ("done", "firsts", "flight", "highest", "index", "marks", "next_esi", "received", "settled", "symbols", "target")
 
     def __init__(self, symbols: int, flight: int) -> None:
         self.symbols = symbols  # K
@@ -117,7 +115,8 @@ class _Block:
         self.flight = flight
         self.target = flight
         self.received = 0
-        self.index = 0  # datagrams sent up to the last one that a report spoke of
+        self.index = 0  # datagrams sent up to the one that the last report spoke of
+        self.highest = -1  # ESI that any report spoke of
         self.settled = 0  # the same, or given up as lost
         self.done = False
         self.firsts: list[int] = []
@@ -127,6 +126,11 @@ class _Block:
         position = bisect_right(self.firsts, esi) - 1
         return self.marks[position] if position >= 0 else None
 
+    def is_slow(self, index: int) -> bool:
+        """Whether the datagrams from the last reported one up to `index` left while the sender was slow."""
+        first, last = self.mark_of(self.index), self.mark_of(index - 1)
+        return first is not None and last is not None and first.is_slow and last.is_slow
+
 
 class OutgoingTransfer:
     """One put. Times are on the caller's clock; `now` never goes back.
@@ -135,12 +139,8 @@ class OutgoingTransfer:
     `receive_state` and time with `handle_timer`. `outcome` is None until the end.
     """
 
-    def __init__(self, request: PutRequest, now: float, rtt: RoundTrip, confirmation: RoundTrip, loss: float) -> None:
-        """Builds the coded object for a start at about `now`.
-
-        `rtt` is the endpoint's, `confirmation` the same with the write to S3 in it. Raises ValueError for what can't be sent
-        (put_header, plan_object).
-        """
+    def __init__(self, request: PutRequest, now: float, path: PathEstimates) -> None:
+        """Builds the coded object for a start at about `now`. Raises ValueError for what can't be sent (put_header, plan_object)."""
         self.request = request
         self.object_id = request.object_id
         self.stats = TransferStats()
@@ -149,9 +149,7 @@ class OutgoingTransfer:
         self.created_at = now
         self.ends_at = now + request.timeout_s
         self.wants_cancel = False
-        self._rtt = rtt
-        self._confirmation = confirmation
-        self._loss = loss
+        self._path = path
         self._phase = _Phase.WAITING
         self._flags = 0 if request.fields is None else FLAG_PUT_HEADER
         if request.degree_table is DegreeTable.RFC6330:
@@ -162,12 +160,11 @@ class OutgoingTransfer:
         self._last_sent_at = 0.0
         self._cancel_at = self.ends_at
         self._completed_at: float | None = None
-        self._reorder = 0
         self._build(now)
 
     def _build(self, now: float) -> None:
         request = self.request
-        timer_s = self._rtt.timeout_s
+        timer_s = self._path.rtt.timeout_s
         self._deadline = plan_deadline(self.ends_at - now, timer_s)
         self._blind_until = self.ends_at
         data = request.body
@@ -181,24 +178,23 @@ class OutgoingTransfer:
         self.prefix = datagram_prefix(request.object_id, oti, self._flags)
         self.datagram_size = len(self.prefix) + 4 + oti.symbol_size
         sizes = [oti.block_symbols(sbn) for sbn in range(oti.source_blocks)]
-        self._blocks = [_Block(size, flight_size(size, self._loss, request.overhead)) for size in sizes]
+        self._blocks = [_Block(size, flight_size(size, self._path.loss.rate, request.overhead)) for size in sizes]
         self._current = 0
         self.backlog = sum(block.target for block in self._blocks)
 
     # Sending
 
-    def start(self, now: float, loss: float) -> bool:
+    def start(self, now: float) -> bool:
         """To be called before the first `take`. False, with an outcome, when it is too late to send anything."""
         if self._phase is not _Phase.WAITING:
             return self.outcome is None
         remaining_s = self.ends_at - now
-        timer_s = self._rtt.timeout_s
+        timer_s = self._path.rtt.timeout_s
         if remaining_s < 2 * timer_s and remaining_s < self.request.timeout_s / 2:
             self._finish(Ending.NOTHING_SENT)
             return False
         if now + 2 * timer_s > self._blind_until:
             # The put waited so long (for a handshake, for the pacer) that the time to live in its header would be too long.
-            self._loss = loss
             self._build(now)
         self._phase = _Phase.SENDING
         if self.request.fields is not None:
@@ -286,35 +282,40 @@ class OutgoingTransfer:
             mark = block.mark_of(esi)
             if mark is not None:
                 rtt_s = now - mark.sent_at - wait_us * 1e-6
-            if esi + 1 < block.index:
-                self._reorder = max(self._reorder, block.index - esi - 1)
-            index = max(esi + 1, block.index)
+            self._path.count_displacement(max(block.highest - esi, 0))
+            block.highest = max(block.highest, esi)
+            index = esi + 1
         else:
             # A receiver that does not say which datagram it speaks of: one that left a round trip ago.
-            index = max(self._sent_before(block, now - (self._rtt.smoothed_s or 0.0)), block.index, state.received)
-        delivered = max(state.received - block.received, 0)
-        lost = max(index - block.index - delivered, 0)
-        block.received = max(state.received, block.received)
-        block.index = max(index, block.received)
+            index = max(self._sent_before(block, now - (self._path.rtt.smoothed_s or 0.0)), block.index, state.received)
+        if state.received < block.received:
+            return None  # overtaken by a later report
+        delivered = state.received - block.received
+        lost = index - block.index - delivered
+        is_slow = block.is_slow(index)
+        block.received = state.received
+        block.index = index
         self.stats.lost_estimate += lost
         self._top_up(block)
         receiver_s = receiver_us * 1e-6 if type(receiver_us) is int and receiver_us >= 0 else None
-        return Feedback(mark, delivered, lost, rtt_s, None, receiver_s)
+        return Feedback(delivered, lost, is_slow, rtt_s, None, receiver_s)
 
     def _receive_completion(self, block: _Block, state: TransferState, now: float, sent_once: bool) -> Feedback:
-        """Types 1, 2 and the final ones: `received` is 1 + the highest ESI received of the block, or 0 where nobody says."""
+        """Types 1, 2 and the final ones: `received` is 1 + the ESI that completed the block, or 0 where nobody says."""
         delivered = lost = 0
+        is_slow = False
         is_success = state.type in (StateType.ENOUGH_PACKETS, StateType.BLOCK_COMPLETE, StateType.COMPLETE)
         mark, rtt_s = None, None
         if is_success and not block.done:
             delivered = max(block.symbols - block.received, 0)
             index = state.received if block.symbols <= state.received <= block.next_esi else 0
             if index:
-                lost = max(index - block.index - delivered, 0)
+                lost = index - block.index - delivered
+                is_slow = block.is_slow(index)
                 self.stats.lost_estimate += lost
                 mark = block.mark_of(index - 1)
             elif sent_once:
-                guess = min(flight_size(block.symbols, self._loss), block.next_esi)
+                guess = min(flight_size(block.symbols, self._path.loss.rate), block.next_esi)
                 mark = block.mark_of(guess - 1)
             if mark is not None:
                 rtt_s = now - mark.sent_at
@@ -322,12 +323,12 @@ class OutgoingTransfer:
         confirmed_s = None
         if state.type is StateType.COMPLETE and self._completed_at is not None:
             confirmed_s = now - self._completed_at
-        return Feedback(mark, delivered, lost, rtt_s, confirmed_s)
+        return Feedback(delivered, lost, is_slow, rtt_s, confirmed_s)
 
     def _top_up(self, block: _Block) -> None:
         """Extend the plan so that, after the datagrams that the report knows of, enough are sent for what is missing."""
-        target = block.index + flight_size(block.symbols - block.received, self._loss, self.request.overhead)
-        if target > block.target + self._reorder:
+        target = block.index + flight_size(block.symbols - block.received, self._path.loss.rate, self.request.overhead)
+        if target > block.target + self._path.reordering:
             self._extend(block, target)
 
     def _sent_before(self, block: _Block, time: float) -> int:
@@ -346,9 +347,6 @@ class OutgoingTransfer:
 
     # Time
 
-    def set_loss(self, loss: float) -> None:
-        self._loss = loss
-
     def change_session(self, now: float) -> None:
         """Go on under new keys: the receiver behind them may be another one, that knows nothing of this transfer.
 
@@ -364,7 +362,7 @@ class OutgoingTransfer:
                 block.done = False
                 block.received = 0
                 block.settled = block.next_esi
-                self._extend(block, block.next_esi + min(flight_size(block.symbols, self._loss), FIRST_BURST))
+                self._extend(block, block.next_esi + min(flight_size(block.symbols, self._path.loss.rate), FIRST_BURST))
 
     def cancel(self, now: float) -> None:
         """Give up: no symbol leaves any more, and the receiver is told."""
@@ -376,6 +374,7 @@ class OutgoingTransfer:
                 self._phase = _Phase.CANCELLING
                 self.wants_cancel = True
                 self._silences = 0
+                self._asked_at = now
 
     def get_timer(self) -> float:
         """When `handle_timer` is due; infinity after the end."""
@@ -388,10 +387,10 @@ class OutgoingTransfer:
             due = min(due, self._cancel_at)
             if not self._is_heard:
                 due = min(due, self._blind_until)
-            if self.backlog:
+            if self.backlog and not self.in_flight:
                 return due
         asked_at = max(self._last_sent_at, self._asked_at)
-        rtt = self._confirmation if self._is_complete else self._rtt
+        rtt = self._path.confirmation if self._is_complete else self._path.rtt
         return min(due, asked_at + rtt.timeout_s * (1 << min(self._silences, MAX_BACKOFF)))
 
     def handle_timer(self, now: float) -> bool:
@@ -403,12 +402,14 @@ class OutgoingTransfer:
             return False
         if self._phase is _Phase.CANCELLING:
             self._silences += 1
+            self._asked_at = now
             self.wants_cancel = True
             return True
         if now >= self._cancel_at or (not self._is_heard and now >= self._blind_until):
             self.cancel(now)
             return False
         self._silences += 1
+        self._asked_at = now
         self.stats.timeouts += 1
         self._ask()
         return True
@@ -416,12 +417,16 @@ class OutgoingTransfer:
     def _ask(self) -> None:
         """Fresh symbols, as many as seem to be missing; where nothing was heard, a few that make the receiver answer."""
         waiting = [block for block in self._blocks if not block.done]
+        if self.backlog:  # the rate, or the window, holds the rest of the flight back
+            for block in waiting:
+                block.settled = block.next_esi
+            return
         if not waiting:
             last = self._blocks[-1]
             self._extend(last, last.next_esi + 1)
             return
         for block in waiting:
-            missing = flight_size(block.symbols - block.received, self._loss) if block.received else MAX_QUESTION
+            missing = flight_size(block.symbols - block.received, self._path.loss.rate) if block.received else MAX_QUESTION
             block.settled = block.next_esi
             self._extend(block, block.next_esi + min(missing, QUESTION << (self._silences - 1), MAX_QUESTION))
 

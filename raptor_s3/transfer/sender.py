@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from raptor_s3.transfer.congestion import RateController
-from raptor_s3.transfer.loss import PRIOR_LOSS, LossEstimate
 from raptor_s3.transfer.pacing import QUANTUM_S, WIRE_OVERHEAD
-from raptor_s3.transfer.rtt import RoundTrip
+from raptor_s3.transfer.path import Learned, PathEstimates
 
 if TYPE_CHECKING:
     from raptor_s3.transfer.outgoing import OutgoingTransfer, Run
@@ -30,25 +29,14 @@ SMALL: Final = 16
 _NEVER: Final = float("inf")
 
 
-class Learned(NamedTuple):
-    """What is remembered of an endpoint between processes. Seconds, a share, octets per second; None where nothing is known."""
-
-    srtt_s: float | None = None
-    rttvar_s: float = 0.0
-    loss: float = PRIOR_LOSS
-    rate: float | None = None
-
-
 class Sender:
     """Shared by all transfers to one endpoint. One thread at a time."""
 
     def __init__(self, now: float, *, cap: float | None = None, learned: Learned | None = None) -> None:
         """`cap` is in octets per second, as they are on the wire: a hard limit. None follows the path."""
         known = learned or Learned()
-        self.rtt = RoundTrip(known.srtt_s, known.rttvar_s)
-        self.confirmation = RoundTrip(known.srtt_s, known.rttvar_s)
-        self.loss = LossEstimate(known.loss)
-        self.controller = RateController(now, cap=cap, rate=known.rate)
+        self.path = PathEstimates(known)
+        self.controller = RateController(now, cap=cap, rate=known.rate, rtt_s=known.srtt_s)
         self.ended: list[OutgoingTransfer] = []
         self._transfers: dict[str, OutgoingTransfer] = {}
         self._small: deque[OutgoingTransfer] = deque()
@@ -74,16 +62,14 @@ class Sender:
         """The next datagrams to send now; None when there are none, or the rate does not allow any (`next_send_at`)."""
         while queue := self._small or self._large:
             transfer = queue[0]
-            if transfer.backlog and transfer.start(now, self.loss.rate):
+            if transfer.backlog and transfer.start(now):
                 limit = self._allowance(transfer, now)
                 if not limit:
                     return None
-                others = len(self._small) + len(self._large) - 1
-                mark = self.controller.mark(now, is_app_limited=not others and transfer.backlog <= limit)
-                run = transfer.take(limit, mark)
+                run = transfer.take(limit, self.controller.mark(now))
                 if run is not None:
                     size = run.length * (transfer.datagram_size + WIRE_OVERHEAD)
-                    self.controller.on_sent(size, now)
+                    self.controller.on_sent(size, now, self._flight_bytes)
                     if not transfer.backlog:
                         queue.popleft()
                         self._queued.discard(transfer.object_id)
@@ -92,6 +78,7 @@ class Sender:
             queue.popleft()
             self._queued.discard(transfer.object_id)
             self._settle(transfer, requeue=False)
+        self.controller.on_idle(now)
         return None
 
     def _allowance(self, transfer: OutgoingTransfer, now: float) -> int:
@@ -137,11 +124,11 @@ class Sender:
         feedback = transfer.receive_state(state, now)
         if feedback is not None:
             if feedback.rtt_s is not None:
-                self.rtt.sample(feedback.rtt_s, now)
+                self.path.rtt.sample(feedback.rtt_s, now)
             if feedback.confirmed_s is not None:
-                self.confirmation.sample(feedback.confirmed_s, now)
+                self.path.confirmation.sample(feedback.confirmed_s, now)
             if feedback.delivered or feedback.lost:
-                self.loss.count(feedback.delivered + feedback.lost, feedback.delivered)
+                self.path.loss.count(feedback.delivered + feedback.lost, feedback.delivered)
             size = transfer.datagram_size + WIRE_OVERHEAD
             self.controller.on_feedback(feedback, size, self._flight_bytes, now)
         self._settle(transfer)
@@ -159,10 +146,10 @@ class Sender:
             if transfer is None or self._due.get(object_id) != due:
                 continue
             del self._due[object_id]
-            transfer.set_loss(self.loss.rate)
+            in_flight = self._flight[object_id]
             if transfer.handle_timer(now):
                 worst = max(worst, transfer.silences)
-                self.controller.on_silence(now)
+                self.controller.on_silence(in_flight, now)
             if transfer.wants_cancel:
                 self._cancels.append(transfer)
             self._settle(transfer)
@@ -188,7 +175,8 @@ class Sender:
 
     @property
     def learned(self) -> Learned:
-        return Learned(self.rtt.smoothed_s, self.rtt.variation_s, self.loss.rate, self.controller.learned_rate)
+        rtt = self.path.rtt
+        return Learned(rtt.smoothed_s, rtt.variation_s, self.path.loss.rate, self.controller.learned_rate)
 
     def _settle(self, transfer: OutgoingTransfer, *, requeue: bool = True) -> None:
         """Bring queue, timers, flight and `ended` up to date after something happened to `transfer`."""
