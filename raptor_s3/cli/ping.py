@@ -109,7 +109,7 @@ def _ping(engine: Engine, sequence: int, timeout_s: float) -> Reply:
         outcome = engine.ping(timeout_s=timeout_s)
     except ConfirmationTimeout:
         return Reply(sequence, None)
-    return Reply(sequence, outcome.rtt_s, outcome.handshake)
+    return Reply(sequence, outcome.stats.rtt_s, outcome.stats.handshake)
 
 
 VERB = Verb(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import os
 import subprocess
@@ -332,3 +334,10 @@ def test_a_runtime_directory_that_others_can_read_is_refused(home: Path, capsys:
     (home / "run").chmod(0o755)
     assert main(["status"]) == 2
     assert "0700" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["output", "status", "destination", "config_file"])
+def test_the_examples_in_docstrings_hold(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"raptor_s3.cli.{name}"))
+    assert result.attempted
+    assert not result.failed
