@@ -57,6 +57,7 @@ def seal_messages_in_c(
     return _arena.seal_messages(aead_encrypt_address, key, index, counter, arena, count, size, stride, out)
 
 
+HAS_C = _arena is not None
 seal_messages: Callable[[bytes, int, int, Buffer, int, int, int, Buffer], int] = (
-    seal_messages_in_python if _arena is None else seal_messages_in_c
+    seal_messages_in_c if HAS_C else seal_messages_in_python
 )

@@ -155,9 +155,7 @@ def test_state_survives() -> None:
 
 SEALERS = [
     pytest.param(arena.seal_messages_in_python, id="python"),
-    pytest.param(
-        arena.seal_messages_in_c, id="c", marks=pytest.mark.skipif(arena._arena is None, reason="_arena.c is not built")
-    ),
+    pytest.param(arena.seal_messages_in_c, id="c", marks=pytest.mark.skipif(not arena.HAS_C, reason="_arena.c is not built")),
 ]
 
 
