@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 COMMANDS = ("cp", "mv", "sync")
 AUTO, RAPTOR, HTTPS = "auto", "raptor", "https"
+LOG_FORMAT = "%(asctime)s - %(threadName)s - %(name)s - %(levelname)s - %(message)s"
 S3_MULTIPART_THRESHOLD = 8 << 20  # `aws s3`'s default
 ARGUMENT = {
     "name": "transport",
@@ -87,9 +88,18 @@ def switch_on(session: Any, command: str, transport: str | None, parsed_args: An
         _be_strict(session, command, parsed_args, parsed_globals)
     from raptor_s3.routing import hooks, policy
 
+    _set_up_logging(session, parsed_globals)
     _send_whole(session, policy.MAX_BODY if transport == RAPTOR else config.threshold_bytes or 0)
     hooks.attach(session.get_component("event_emitter"), config, source="aws")
     return True
+
+
+def _set_up_logging(session: Any, parsed_globals: Any) -> None:
+    """Silent, as the CLI's own loggers are, or to stderr with `--debug`."""
+    if getattr(parsed_globals, "debug", False):
+        session.set_stream_logger("raptor_s3", logging.DEBUG, format_string=LOG_FORMAT)
+    else:
+        logging.getLogger("raptor_s3").addHandler(logging.NullHandler())
 
 
 def _load_config(session: Any, transport: str | None) -> RaptorConfig | None:

@@ -131,6 +131,7 @@ def _run(arguments: list[str]) -> int:
     )
     if output.is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    logging.getLogger("raptor_s3").addHandler(logging.NullHandler())
     return run_verb(verb, args, output)
 
 

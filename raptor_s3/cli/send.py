@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 MAX_IN_FLIGHT = 256
 MAX_IN_FLIGHT_BYTES = 64 << 20
-SLOWEST_BITS_PER_SECOND = 1_000_000
+SLOW_LINK_BPS = 1e6  # a file may take the `timeout` setting and the time that it needs on such a link
 CONFIRMATIONS = ("none", "any", "packets", "block", "file")
 
 
@@ -82,7 +82,7 @@ class Sender:
 
     def submit(self, upload: Upload, body: bytes) -> Future[PutOutcome]:
         """Raises ValueError for what can't be coded: a body or a name that is too long."""
-        timeout_s = self._timeout_s or self._config.timeout_s + len(body) * 8 / SLOWEST_BITS_PER_SECOND
+        timeout_s = self._timeout_s or self._config.timeout_s + len(body) * 8 / SLOW_LINK_BPS
         if isinstance(self._destination, Receiver):
             return self._engine.submit(None, body, timeout_s=timeout_s, confirm=self._confirm, object_id=upload.name)
         fields = self.fields(self._destination, upload, body)

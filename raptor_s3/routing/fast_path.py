@@ -137,7 +137,7 @@ class FastPath:
         config = self.config
         started_at = time.time()
         try:
-            outcome = self._engine().put(fields, data, timeout_s=config.timeout_s, confirm=config.confirm)
+            outcome = self._engine().put(fields, data, timeout_s=policy.patience_s(config, len(data)), confirm=config.confirm)
         except TransferRejected as rejection:
             self._breaker.succeeded()  # it is alive and talks
             if not _is_receivers_own(rejection):

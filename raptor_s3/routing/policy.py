@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_BODY: Final = 64 << 20  # what `transport = raptor` may carry whatever the threshold; a put must fit in memory on both ends
 MAX_KEY: Final = 1024  # octets of UTF-8
+SLOW_LINK_BPS: Final = 1e6
 AUTO_FLOOR: Final = 64 * 1024
 AUTO_CEILING: Final = 8 << 20  # s3transfer's own multipart threshold
 _TCP_SEGMENT: Final = 1460
@@ -103,6 +104,14 @@ def body_limit(config: RaptorConfig, link: LinkEstimate | None = None) -> int:
     if config.threshold_bytes is None:
         return automatic_threshold(link)
     return min(config.threshold_bytes, MAX_BODY)
+
+
+def patience_s(config: RaptorConfig, size_bytes: int) -> float:
+    """How long a put of this size may take. Where HTTPS would take over, `timeout`; where nothing would, also the time that the
+    body needs on a slow link."""
+    if config.transport != "raptor":
+        return config.timeout_s
+    return config.timeout_s + size_bytes * 8 / SLOW_LINK_BPS
 
 
 def automatic_threshold(link: LinkEstimate | None) -> int:
