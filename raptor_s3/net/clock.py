@@ -1,14 +1,15 @@
 """The clock of `now`: seconds that every process on this machine agrees on until it reboots.
 
-CLOCK_BOOTTIME where there is one (Linux): it goes on during suspend, and so do the peer's timers; elsewhere the
-monotonic clock. Values of before a reboot mean nothing after it, so whoever stores one stores `boot_id()` with it. The
-wall clock plays no part where the kernel names its boots.
+CLOCK_BOOTTIME on Linux: it goes on during suspend, as the peer's timers do; elsewhere the nearest there is. Values of before
+a reboot mean nothing after it, so whoever stores one stores `boot_id()` with it. The wall clock plays no part where the
+kernel names its boots.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
+import sys
 import time
 
 _BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
@@ -21,7 +22,11 @@ if hasattr(time, "CLOCK_BOOTTIME"):
     def now() -> float:
         """Seconds since boot, suspend included."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-else:  # pragma: no cover - macOS and Windows
+elif sys.platform == "darwin":  # pragma: no cover - time.monotonic stops during sleep there, CLOCK_MONOTONIC does not
+
+    def now() -> float:
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+else:  # pragma: no cover
     now = time.monotonic
 
 

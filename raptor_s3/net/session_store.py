@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT: Final = "default"
+DEFAULT: Final = "\0"  # no path contains it
 MAX_LEARNED_BYTES: Final = 64 * 1024
 # A handshake that takes longer has probably died with its process; a claim that ends later is from before a reboot.
 CLAIM_S: Final = 1.0

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raptor_s3.errors import MalformedPacket, WireGuardError
+from raptor_s3.wireguard import arena
 from raptor_s3.wireguard.constants import WINDOW_SIZE
 from raptor_s3.wireguard.listener import Data as Received
 from raptor_s3.wireguard.listener import Send
@@ -123,6 +124,28 @@ def test_everything_is_delivered_at_most_once_in_any_order(steps, shuffle) -> No
     pair.clock += 1000
     session = pair.shake_hands()
     assert pair.deliver(session.seal(b"end", pair.clock)).plaintext == b"end"
+
+
+@pytest.mark.skipif(not arena.HAS_C, reason="_arena.c is not built")
+@given(
+    st.integers(-2, 40),
+    st.integers(-2, 300),
+    st.integers(-2, 320),
+    st.integers(0, 4000),
+    st.integers(0, 6000),
+    st.integers(0, 2**64 - 100),
+)
+def test_arena_in_c_is_arena_in_python(count: int, size: int, stride: int, arena_size: int, out_size: int, counter: int) -> None:
+    key, source = bytes(range(32)), bytes(number % 251 for number in range(arena_size))
+    results: list[tuple[object, bytes]] = []
+    for seal_messages in (arena.seal_messages_in_c, arena.seal_messages_in_python):
+        out = bytearray(out_size)
+        try:
+            result: object = seal_messages(key, 0xFFFFFFFF, counter, source, count, size, stride, out)
+        except ValueError:
+            result = ValueError
+        results.append((result, bytes(out)))
+    assert results[0] == results[1]
 
 
 class Model:
