@@ -71,7 +71,8 @@ def main() -> int:
     return 0 if is_good else 1
 
 
-def run(directory: Path, destination: str = "lambda") -> list[Row]:
+def run(directory: Path, destination: str = "lambda", threshold: int = THRESHOLD) -> list[Row]:
+    """Raises DemoError and LocalStackError."""
     keys = make_keys(directory)
     everything = {"allow": [{"bucket": "*"}]}
     peers = directory / "peers.json"
@@ -89,13 +90,15 @@ def run(directory: Path, destination: str = "lambda") -> list[Row]:
     with stack:
         endpoint = stack.start_gateway(directory / "server.key", peers, "--workers", "2")  # no more sandboxes than cores
         say(f"deployed in {stack.deploy_s:.1f} s: bucket {stack.bucket}, gateway at {endpoint.url}")
-        config = write_profile(directory, endpoint.url, keys["server"])
+        config = write_profile(directory, endpoint.url, keys["server"], threshold)
         environment = client_environment(stack.env, config, directory)
         files = make_files(directory / "files")
-        return put_and_compare(stack, environment, files, directory)
+        return put_and_compare(stack, environment, files, directory, threshold)
 
 
-def put_and_compare(stack: LocalStack, environment: dict[str, str], files: dict[str, Path], directory: Path) -> list[Row]:
+def put_and_compare(
+    stack: LocalStack, environment: dict[str, str], files: dict[str, Path], directory: Path, threshold: int
+) -> list[Row]:
     folder = directory / "files"
     one, some = files["reading-1KB.bin"], [files[name] for name in ("reading-1KB.bin", "nested/frame-100KB.bin", "empty.bin")]
     journal = Journal(directory / "run")
@@ -121,7 +124,7 @@ def put_and_compare(stack: LocalStack, environment: dict[str, str], files: dict[
         "aws s3 cp FOLDER --recursive --transport auto",
         [*aws, str(folder), f"s3://{bucket}/folder", "--recursive", "--transport", "auto", "--only-show-errors"],
         [
-            Expected("aws s3 cp FOLDER", path, f"folder/{name}", "raptor" if path.stat().st_size <= THRESHOLD else "https")
+            Expected("aws s3 cp FOLDER", path, f"folder/{name}", "raptor" if path.stat().st_size <= threshold else "https")
             for name, path in files.items()
         ],
     )
@@ -165,7 +168,7 @@ def make_keys(directory: Path) -> dict[str, str]:
     return public
 
 
-def write_profile(directory: Path, url: str, server_key: str) -> Path:
+def write_profile(directory: Path, url: str, server_key: str, threshold: int) -> Path:
     config = directory / "config"
     config.write_text(
         f"""[default]
@@ -175,7 +178,7 @@ raptor =
     server_key = {server_key}
     client_key_file = {directory / "client.key"}
     buckets = *
-    threshold = {THRESHOLD}
+    threshold = {threshold}
     timeout = 30s
 
 [plugins]
