@@ -12,10 +12,12 @@ system call a datagram), at most `WINDOW` datagrams ahead of the confirmations. 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -35,13 +37,14 @@ from raptor_s3.wireguard.listener import Data, Listener, PeerConfig, Send
 from raptor_s3.wireguard.tunnel import HandshakeComplete, Tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from raptor_s3.wireguard.session import Session
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 DATAGRAMS: Final = 60_000
 WINDOW: Final = 2_000
+PATIENCE_S: Final = 5.0
 TARGET_PER_CORE: Final = 40_000
 _SEGMENTS: Final = 40
 _UDP_SEGMENT: Final = 103
@@ -64,6 +67,7 @@ class Result(NamedTuple):
     cpu_s: float
     states: int
     unconfirmed: int
+    per_object: int
 
 
 def objects(size: int, count: int) -> Iterator[tuple[str, bytes]]:
@@ -113,10 +117,10 @@ def seal_traffic(session: Session, size: int, datagrams: int) -> Traffic:
     return Traffic(bursts, count * per_object, object_ids, per_object)
 
 
-def measure(size: int, *, is_plain: bool, folder: Path, datagrams: int) -> Result:
-    """Start a gateway, send, count."""
+def measure(size: int, *, is_plain: bool, folder: Path, datagrams: int, s3_url: str = "") -> Result:
+    """Start a gateway, send, count. With `s3_url`, the S3 sink writes there."""
     client_key = generate_private_key(os.urandom)
-    with _gateway(folder, client_key) as (process, ready):
+    with _gateway(folder, client_key, s3_url) as (process, ready):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         sock.connect((ready["host"], ready["port"]))
@@ -130,7 +134,8 @@ def measure(size: int, *, is_plain: bool, folder: Path, datagrams: int) -> Resul
         cpu_before = _cpu_s(process.pid)
         started_at = time.monotonic()
         states, unconfirmed, ended_at = _send(sock, tunnel, traffic, is_plain=is_plain)
-        return Result(size, traffic.datagrams, ended_at - started_at, _cpu_s(process.pid) - cpu_before, states, unconfirmed)
+        cpu_s = _cpu_s(process.pid) - cpu_before
+        return Result(size, traffic.datagrams, ended_at - started_at, cpu_s, states, unconfirmed, traffic.per_object)
 
 
 def _send(sock: socket.socket, tunnel: Tunnel, traffic: Traffic, *, is_plain: bool) -> tuple[int, int, float]:
@@ -159,7 +164,7 @@ def _send(sock: socket.socket, tunnel: Tunnel, traffic: Traffic, *, is_plain: bo
     total = len(traffic.object_ids)
     window = max(WINDOW, 2 * traffic.per_object)
     for burst, segment in traffic.bursts:
-        patience = time.monotonic() + 2.0
+        patience = time.monotonic() + PATIENCE_S
         while sent - (total - len(waiting)) * traffic.per_object > window and time.monotonic() < patience:
             receive(0.01)
         if is_plain:
@@ -169,8 +174,7 @@ def _send(sock: socket.socket, tunnel: Tunnel, traffic: Traffic, *, is_plain: bo
             sock.sendmsg([burst], [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", segment))])
         sent += len(burst) // segment
         receive(0)
-    deadline = time.monotonic() + 3.0
-    while waiting and time.monotonic() < deadline:
+    while waiting and time.monotonic() < last + PATIENCE_S:
         receive(0.05)
     return states, len(waiting), last
 
@@ -178,8 +182,9 @@ def _send(sock: socket.socket, tunnel: Tunnel, traffic: Traffic, *, is_plain: bo
 class _gateway:  # noqa: N801  # a context manager that reads as a function
     """A gateway with the null sink, in a process of its own."""
 
-    def __init__(self, folder: Path, client_key: bytes) -> None:
+    def __init__(self, folder: Path, client_key: bytes, s3_url: str) -> None:
         self._folder = folder
+        self._sink = ("--sink", "s3", "--aws-endpoint-url", s3_url) if s3_url else ("--sink", "null")
         key_file = folder / "gateway.key"
         key_file.touch(0o600)
         key_file.write_text(key_to_base64(generate_private_key(os.urandom)))
@@ -190,11 +195,12 @@ class _gateway:  # noqa: N801  # a context manager that reads as a function
         folder, ready = self._folder, self._folder / "ready.json"
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "raptor_s3.gateway", "--listen", "127.0.0.1:0", "--sink", "null"),
+                *(sys.executable, "-m", "raptor_s3.gateway", "--listen", "127.0.0.1:0", *self._sink),
                 *("--private-key-file", str(folder / "gateway.key"), "--peers-file", str(folder / "peers.json")),
                 *("--ready-file", str(ready), "--max-memory", "4GB"),
             ],
             stderr=(folder / "gateway.log").open("ab"),
+            env={**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"},
         )
         while not ready.exists():
             assert self._process.poll() is None, (folder / "gateway.log").read_text()
@@ -206,9 +212,36 @@ class _gateway:  # noqa: N801  # a context manager that reads as a function
         self._process.wait(30)
 
 
+def fake_s3() -> tuple[int, str]:
+    """A child that answers 200 to every PUT; its process id and URL. Cheap, so that the gateway's own cost is what shows."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    if child := os.fork():
+        listening.close()
+        return child, url
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                if b"100-continue" in head:
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                await reader.readexactly(length)
+                writer.write(b'HTTP/1.1 200 OK\r\nETag: "00000000000000000000000000000000"\r\nContent-Length: 0\r\n\r\n')
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(answer, sock=listening)
+        await server.serve_forever()
+
+    asyncio.run(serve())
+    os._exit(0)
+
+
 def _cpu_s(pid: int) -> float:
-    """User and system time of a process, to the nanosecond where the kernel tells it so."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """User and system time of a process and all its threads."""
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 class _Loopback:
@@ -323,6 +356,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, action="append", help="octets of an object's body; may be given several times")
     parser.add_argument("--datagrams", type=int, default=DATAGRAMS)
     parser.add_argument("--plain", action="store_true", help="the sender makes one system call a datagram")
+    parser.add_argument("--s3", action="store_true", help="the S3 sink, writing to a server that answers at once")
     parser.add_argument("--stages", action="store_true", help="where the time goes")
     args = parser.parse_args()
     sizes = args.size or SIZES
@@ -332,19 +366,31 @@ def main() -> int:
             for name, microseconds in stages(size, args.datagrams):
                 print(f"    {name:<34} {microseconds:6.2f} us a datagram")
         return 0
-    print(f"{'object':>9}  {'datagrams':>9}  {'datagrams/s':>11}  {'per core':>9}  {'us CPU':>6}  {'states':>7}  unconfirmed")
+    child, s3_url = fake_s3() if args.s3 else (0, "")
+    try:
+        table(sizes, is_plain=args.plain, datagrams=args.datagrams, s3_url=s3_url)
+    finally:
+        if child:
+            os.kill(child, signal.SIGTERM)
+    return 0
+
+
+def table(sizes: Sequence[int], *, is_plain: bool, datagrams: int, s3_url: str) -> None:
+    """Measure and print each size."""
+    titles = f"{'object':>9}  {'datagrams':>9}  {'datagrams/s':>11}  {'per core':>9}  {'us CPU':>6}"
+    print(f"{titles}  {'objects/s per core':>18}  {'states':>7}  unconfirmed")
     worst = float("inf")
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            result = measure(size, is_plain=args.plain, folder=Path(folder), datagrams=args.datagrams)
+            result = measure(size, is_plain=is_plain, folder=Path(folder), datagrams=datagrams, s3_url=s3_url)
         per_core = result.datagrams / result.cpu_s
         worst = min(worst, per_core)
         print(
             f"{size:>9,}  {result.datagrams:>9,}  {result.datagrams / result.elapsed_s:>11,.0f}  {per_core:>9,.0f}  "
-            f"{1e6 / per_core:>6.1f}  {result.states:>7,}  {result.unconfirmed:,}"
+            f"{1e6 / per_core:>6.1f}  {per_core / result.per_object:>18,.0f}  {result.states:>7,}  {result.unconfirmed:,}"
         )
-    print(f"slowest: {worst / TARGET_PER_CORE:.2f} of the target of {TARGET_PER_CORE:,} datagrams a second on one core")
-    return 0
+    if not s3_url:
+        print(f"slowest: {worst / TARGET_PER_CORE:.2f} of the target of {TARGET_PER_CORE:,} datagrams a second on one core")
 
 
 if __name__ == "__main__":

@@ -143,7 +143,9 @@ class DirectReceiver:
             return Outcome.failed("AccessDenied", f"gateway: {objection}", 403)
         if crc32_field(ready.body) != fields["ChecksumCRC32"]:
             return Outcome.failed("BadDigest", "gateway: the body does not match its ChecksumCRC32", 400)
-        return {name: value for name, value in fields.items() if name != TIME_TO_LIVE}
+        parameters = dict(fields)
+        del parameters[TIME_TO_LIVE]
+        return parameters
 
     def _named(self, ready: ObjectReady) -> dict[str, Any] | Outcome:
         """Where an object without a put header goes. What is refused gets no answer: the sender would read it as a success."""

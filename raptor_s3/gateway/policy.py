@@ -49,7 +49,7 @@ class Rule:
     options: frozenset[str] = frozenset()
 
     def names(self, bucket: str, key: str) -> bool:
-        return fnmatch.fnmatchcase(bucket, self.bucket) and key.startswith(self.prefixes)
+        return (bucket == self.bucket or fnmatch.fnmatchcase(bucket, self.bucket)) and key.startswith(self.prefixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,15 @@ class Peer:
         gated = parameters.keys() & POLICY_GATED.keys()
         if parameters.get("ServerSideEncryption", "AES256") != "AES256":
             gated |= {"SSEKMSKeyId"}  # the gateway's own rights on KMS keys are at stake, whichever key it is
-        rules = [rule for rule in self.rules if rule.names(bucket, key)]
-        if not rules:
-            return f"peer {self.name} may not write s3://{bucket}/{key}"
-        if any(gated <= rule.options for rule in rules):
-            return ""
-        return f"peer {self.name} may not set {', '.join(sorted(gated))} in s3://{bucket}"
+        is_named = False
+        for rule in self.rules:
+            if rule.names(bucket, key):
+                if gated <= rule.options:
+                    return ""
+                is_named = True
+        if is_named:
+            return f"peer {self.name} may not set {', '.join(sorted(gated))} in s3://{bucket}"
+        return f"peer {self.name} may not write s3://{bucket}/{key}"
 
 
 class Peers(Mapping[bytes, Peer]):

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 BATCH: Final = 256
 EXPIRE_EVERY_S: Final = 5.0
 DRAIN_S: Final = 20.0
+CLOSE_S: Final = 0.5
+MAX_FAILURES: Final = 100
 
 
 class Origin(NamedTuple):
@@ -72,13 +74,9 @@ class Server:
             end.setblocking(False)
         self.completions = Completions(self._wake)
         self._receiver: Receiver
-        self._is_stopping = False
         self._drain_until = 0.0
-
-    @property
-    def wakeup_fd(self) -> int:
-        """For signal.set_wakeup_fd."""
-        return self._wake_in.fileno()
+        self._next_expiry = time.monotonic() + EXPIRE_EVERY_S
+        self._next_stats = time.monotonic() + stats_interval_s
 
     def attach(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -109,49 +107,67 @@ class Server:
         self._stats.states_sent += 1
 
     def run(self) -> None:
-        selector = selectors.DefaultSelector()
-        selector.register(self._wake_out, selectors.EVENT_READ)
-        for endpoint in self._endpoints:
-            selector.register(endpoint, selectors.EVENT_READ, endpoint)
-        next_expiry = time.monotonic() + EXPIRE_EVERY_S
-        next_stats = time.monotonic() + self._stats_interval_s
-        try:
-            while not self._is_done():
-                timers = [next_expiry, next_stats]
-                if (timer := self._receiver.get_timer()) is not None:
-                    timers.append(timer)
-                if self._drain_until:
-                    timers.append(self._drain_until)
-                ready = selector.select(max(0.0, min(timers) - time.monotonic()))
-                for key, _ in ready:
-                    if key.data is None:
-                        self._drain_wakeups()
-                    elif not self._drain_until:
-                        self._read(key.data)
-                self.completions.run()
-                now = time.monotonic()
-                if (timer := self._receiver.get_timer()) is not None and timer <= now:
-                    self._receiver.handle_timer(now)
-                self._receiver.flush(now)
-                for endpoint in self._endpoints:
-                    endpoint.flush()
-                if now >= next_expiry:
-                    next_expiry = now + EXPIRE_EVERY_S
-                    if self._listener is not None:
-                        self._listener.expire(now)
-                if now >= next_stats:
-                    next_stats = now + self._stats_interval_s
-                    _log.info("%s", self.stats_line())
-                if self._drain_until:
-                    self._unregister(selector)
-        finally:
-            selector.close()
-            self._receiver.close(0.5)
+        """Serve until `stop`. A turn that fails is logged and counted; MAX_FAILURES in a row are raised."""
+        failures = 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_out, selectors.EVENT_READ)
             for endpoint in self._endpoints:
-                endpoint.flush()
-                endpoint.close()
-            self._wake_in.close()
-            self._wake_out.close()
+                selector.register(endpoint, selectors.EVENT_READ, endpoint)
+            try:
+                while not self._is_done():
+                    ready = selector.select(max(0.0, self._next_timer() - time.monotonic()))
+                    try:
+                        self._turn([key.data for key, _ in ready])
+                        failures = 0
+                    except Exception:
+                        failures += 1
+                        self._stats.errors += 1
+                        if failures == MAX_FAILURES:
+                            raise
+                        _log.exception("a turn of the loop failed")
+                        self._wake()  # there may be completions left
+                    if self._drain_until:
+                        self._unregister(selector)
+            finally:
+                self._close()
+
+    def _next_timer(self) -> float:
+        timers = [self._next_expiry, self._next_stats]
+        if self._drain_until:
+            timers.append(self._drain_until)
+        if (timer := self._receiver.get_timer()) is not None:
+            timers.append(timer)
+        return min(timers)
+
+    def _turn(self, ready: Sequence[Endpoint | None]) -> None:
+        """`ready` are the sockets that can be read; None is the wakeup."""
+        for endpoint in ready:
+            if endpoint is None:
+                self._drain_wakeups()
+            elif not self._drain_until:
+                self._read(endpoint)
+        self.completions.run()
+        now = time.monotonic()
+        if (timer := self._receiver.get_timer()) is not None and timer <= now:
+            self._receiver.handle_timer(now)
+        self._receiver.flush(now)
+        for each in self._endpoints:
+            each.flush()
+        if now >= self._next_expiry:
+            self._next_expiry = now + EXPIRE_EVERY_S
+            if self._listener is not None:
+                self._listener.expire(now)
+        if now >= self._next_stats:
+            self._next_stats = now + self._stats_interval_s
+            _log.info("%s", self.stats_line())
+
+    def _close(self) -> None:
+        self._receiver.close(CLOSE_S)
+        for endpoint in self._endpoints:
+            endpoint.flush()
+            endpoint.close()
+        self._wake_in.close()
+        self._wake_out.close()
 
     def stats_line(self) -> str:
         stats = self._stats

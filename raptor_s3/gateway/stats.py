@@ -42,6 +42,8 @@ class Stats:
     forward_batches: int = 0
     forward_failures: int = 0
     """Datagrams that Lambda or SQS did not take, after retries."""
+    errors: int = 0
+    """Turns of the loop that raised: our bugs, with a traceback in the log."""
     replies: int = 0
     states_sent: int = 0
 

@@ -139,6 +139,35 @@ def test_run_opens_what_is_sealed_and_stops_when_told(rig):
     rig.server.stop()  # late signals find no loop, and do no harm
 
 
+def test_a_bug_behind_the_tunnel_costs_one_burst_not_the_gateway(rig, caplog):
+    session = rig.shake().session
+    assert session is not None
+    kept = rig.receiver.receive
+
+    def receive(origin, peer_key, data, now) -> None:
+        if data == b"poison":
+            raise ZeroDivisionError
+        kept(origin, peer_key, data, now)
+
+    rig.receiver.receive = receive
+    thread = threading.Thread(target=rig.server.run)
+    thread.start()
+    ran = threading.Event()
+    for data in (b"poison", b"fine"):
+        rig.client.sendto(rig.tunnel.session.seal(data, time.monotonic()), (rig.endpoint.host, rig.endpoint.port))
+        deadline = time.monotonic() + 10
+        while not (rig.stats.errors and (data == b"poison" or rig.receiver.received)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    rig.server.call(lambda: 1 / 0)
+    rig.server.call(ran.set)
+    assert ran.wait(10)
+    rig.server.stop()
+    thread.join(10)
+    assert [data for _, _, data in rig.receiver.received] == [b"fine"]
+    assert rig.stats.errors == 2
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_an_endpoint_with_wireguard_never_takes_plaintext(rig):
     endpoint = Endpoint("127.0.0.1", 0, is_plaintext=False, stats=rig.stats)
     server = Server([endpoint], rig.listener, rig.stats, stats_interval_s=1e6)
