@@ -28,6 +28,7 @@ def handler(event: Any, context: Any) -> PartialItemFailureResponse | dict[str, 
         count("EventsRefused")
         records = []
     records = [record for record in records if isinstance(record, dict) and "messageId" in record]
+    count("Completions", len(records))
     if not records:
         return {"batchItemFailures": []}
     lease = lease_until(context)

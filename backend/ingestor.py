@@ -30,8 +30,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     answers: list[replies.Answer] = []
     failures: dict[str, Exception] = {}
     lease = lease_until(context)
+    count("Datagrams", sum(len(esis) for arrivals in arrived.arrivals for esis in arrivals.symbols.values()))
     for arrivals in arrived.arrivals:
-        count("Datagrams", sum(map(len, arrivals.symbols.values())))
         try:
             answers += runtime().ingestion.ingest(arrivals, lease)
         except Exception as error:
