@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 
 AWS_READ_TIMEOUT_S: Final = 10
 LAMBDA_READ_TIMEOUT_S: Final = 60
-MAX_WAITING_WRITES: Final = 4096
+MAX_WAITING_WRITES: Final = 16_384
+"""Four peers' worth of CollectorLimits.max_transfers_per_peer; their bytes are bounded by the Collector."""
 
 
 class Gateway:

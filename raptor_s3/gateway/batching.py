@@ -8,7 +8,7 @@ Datagrams wait in groups, one group per transfer. A group is due
 
 and leaves whole, in the order of first arrival, together with the other groups that are due. Sans-IO: `now` is an argument.
 
-Invariant: what waits is bounded in bytes; what doesn't fit is refused, never queued.
+Invariant: what waits is bounded in bytes, in all and per peer; what doesn't fit is refused, never queued.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Group:
 
 
 class Batcher:
-    """Groups by transfer; `max_waiting_bytes` bounds what is held, in octets of JSON."""
+    """Groups by transfer; `max_waiting_bytes` bounds what is held, in octets of JSON; half of it may be one peer's."""
 
     def __init__(self, *, delay_s: float, max_count: int, max_bytes: int, max_waiting_bytes: int) -> None:
         self._delay_s = delay_s
@@ -63,13 +63,18 @@ class Batcher:
         self._timed: collections.OrderedDict[tuple[bytes, str], _Group] = collections.OrderedDict()
         self._ready: collections.OrderedDict[tuple[bytes, str], _Group] = collections.OrderedDict()
         self._waiting_bytes = 0
+        self._peer_bytes: collections.Counter[bytes] = collections.Counter()
 
     def add(self, envelope: Envelope, datagram: Datagram, now: float) -> bool:
         """Take one datagram; False when there is no room for it."""
         size = message_bytes(envelope.data)
-        if self._waiting_bytes + size > self._max_waiting_bytes:
+        peer_key = envelope.peer_key
+        if (
+            self._waiting_bytes + size > self._max_waiting_bytes
+            or self._peer_bytes[peer_key] + size > self._max_waiting_bytes // 2
+        ):
             return False
-        key = (envelope.peer_key, datagram.object_id)
+        key = (peer_key, datagram.object_id)
         group = self._groups.get(key)
         if group is None:
             oti = datagram.oti
@@ -80,6 +85,7 @@ class Batcher:
             self._timed[key] = group
         group.waiting.append(envelope)
         self._waiting_bytes += size
+        self._peer_bytes[peer_key] += size
         if datagram.is_cancel or group.forwarded + len(group.waiting) >= group.needed:
             self._ready[key] = group
         return True
@@ -111,7 +117,11 @@ class Batcher:
             self._timed.pop(key, None)
             self._ready.pop(key, None)
             self._groups.move_to_end(key)
-        self._waiting_bytes -= sum(message_bytes(envelope.data) for envelope in batch)
+        for envelope in batch:
+            self._waiting_bytes -= message_bytes(envelope.data)
+            self._peer_bytes[envelope.peer_key] -= message_bytes(envelope.data)
+        if not self._waiting_bytes:
+            self._peer_bytes.clear()
         return batch
 
     def expire_all(self) -> None:

@@ -19,9 +19,11 @@ def batcher(**more) -> Batcher:
     return Batcher(**{"delay_s": DELAY_S, "max_count": 100, "max_bytes": 1 << 20, "max_waiting_bytes": 1 << 20, **more})
 
 
-def add(target: Batcher, name: str, esi: int, *, symbols: int = 3, now: float = 0.0, flags: int = 0) -> bool:
+def add(
+    target: Batcher, name: str, esi: int, *, symbols: int = 3, now: float = 0.0, flags: int = 0, peer: bytes = b"peer"
+) -> bool:
     oti = ObjectTransmissionInformation(symbols * 100, 100, 1)
-    return target.add(Envelope(f"{name}{esi}".encode(), b"peer", None, 0.0), Datagram(name, oti, flags, 0, esi, b""), now)
+    return target.add(Envelope(f"{name}{esi}".encode(), peer, None, 0.0), Datagram(name, oti, flags, 0, esi, b""), now)
 
 
 def taken(target: Batcher, now: float) -> list[bytes]:
@@ -84,12 +86,14 @@ def test_an_object_that_exceeds_a_batch_is_cut():
     assert [taken(target, 0.0), taken(target, 0.0), taken(target, 0.0)] == [[b"a0", b"a1"], [b"a2"], []]
 
 
-def test_what_does_not_fit_is_refused():
-    target = batcher(max_waiting_bytes=2 * message_bytes(b"a0"))
-    assert [add(target, "a", esi) for esi in range(3)] == [True, True, False]
+def test_what_does_not_fit_is_refused_and_half_is_the_most_that_one_peer_gets():
+    target = batcher(max_waiting_bytes=5 * message_bytes(b"a0"))
+    assert [add(target, "a", esi, peer=b"one") for esi in range(3)] == [True, True, False]
+    assert [add(target, "a", esi, peer=b"two") for esi in range(3)] == [True, True, False]
+    assert [add(target, "a", esi, peer=b"three") for esi in range(2)] == [True, False]
     target.expire_all()
-    assert taken(target, 0.0) == [b"a0", b"a1"]
-    assert add(target, "a", 3)
+    assert len(taken(target, 0.0)) == 5
+    assert add(target, "a", 3, peer=b"one")
 
 
 @given(
