@@ -92,7 +92,6 @@ def test_a_put_is_written_whole(backend, batches, completions, crashes):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=BATCHES, cancel_at=st.integers(0, 8), crashes=CRASHES)
 @example(batches=[], cancel_at=1, crashes=[(2, False)])  # dies after the write, before the outcome
-@example(batches=[], cancel_at=1, crashes=[(3, False)])
 def test_a_promise_that_nothing_will_be_written_is_kept(backend, batches, cancel_at, crashes):
     put = sender()
     run = Run(backend, put, crashes)
