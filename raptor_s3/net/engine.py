@@ -119,7 +119,7 @@ class Engine:
         lock = self._lock
         lock.acquire()
         try:
-            link.add(put)
+            link.add(put, started_at)
             self._advance(link, clock.now())
             while not put.is_done:
                 if self._leader is None:
@@ -150,7 +150,7 @@ class Engine:
         future.set_running_or_notify_cancel()
         put.future = (future, started_at)
         with self._lock:
-            link.add(put)
+            link.add(put, started_at)
             self._futures += 1
             self._advance(link, clock.now())
             if self._leader is None:

@@ -99,7 +99,9 @@ class Link:
         """A ping. Needs no lock."""
         return Probe(new_transfer_id(), timeout_s, now, self.sender.path)
 
-    def add(self, put: Put) -> None:
+    def add(self, put: Put, now: float) -> None:
+        if not self._puts and self.channel.is_handshaking() and now >= self._handshake_ends_at:
+            self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
         self._puts[put.transfer.object_id] = put
         self.sender.add(put.transfer)
 
