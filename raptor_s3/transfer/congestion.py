@@ -5,9 +5,9 @@
 - *Bandwidth* is the greatest delivery rate of the last rounds, measured between states as they arrive. Until there is a
   measurement it is an assumption: half of 10 Mbit/s (STARTUP doubles it), or what an earlier process has learned.
 - *Queue* is how far even the fastest round trip of a round exceeds the least known one; jitter alone does not raise it.
-- *Base loss* is what gets lost while we send slower than the path delivers: the path's own loss, no reason to slow down. More
-  loss than that, together with a queue or at a raised rate, is congestion.
-- At most a window of two bandwidth-delay products is in flight, so that a queue of others' making does not grow without end.
+- *Base loss* is what gets lost while we send no faster than the path delivers and see no queue: the path's own loss, no reason to
+  slow down. More than that, together with a queue or round after round, is congestion.
+- At most a window is in flight: the bandwidth-delay product, and a queue of OWN_QUEUE_S.
 
 Invariant: with a cap, the pacer never runs faster than it.
 """
@@ -15,14 +15,15 @@ Invariant: with a cap, the pacer never runs faster than it.
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from raptor_s3.transfer.outgoing import SendMark
 from raptor_s3.transfer.pacing import INITIAL_BURST_BYTES, Pacer
 
 if TYPE_CHECKING:
     from raptor_s3.transfer.outgoing import Feedback
+    from raptor_s3.transfer.path import PathEstimates
 
 INITIAL_RATE: Final = 10e6 / 8
 """Octets per second at which `auto` starts."""
@@ -35,19 +36,26 @@ STARTUP_GAIN: Final = 2.0
 UP_GAIN: Final = 1.25
 DOWN_GAIN: Final = 0.75
 DRAIN_GAIN: Final = 0.5
-WINDOW_GAIN: Final = 2.0
-WINDOW_SLACK: Final = 24 * 1500
+WINDOW_GAIN: Final = 1.3
+WINDOW_SLACK: Final = 12 * 1500
 """States come only every few datagrams; without this, a thin link would wait for them."""
 CRUISE_ROUNDS: Final = 6
 FILTER_ROUNDS: Final = 10
 PLATEAU_ROUNDS: Final = 3
 GROWTH: Final = 1.2
+UP_GROWTH: Final = 1.08
 MIN_SAMPLE_S: Final = 0.02
+JITTER_SHARE: Final = 10.0
+"""Samples are longer by so many times the jitter, or their greatest would be noise."""
+OWN_QUEUE_S: Final = 0.06
+CROWDED_GAIN: Final = 0.95
 MIN_QUEUE_S: Final = 0.01
 RECENT: Final = 6
 """Round trips of which the least tells the queue."""
 QUEUE_SHARE: Final = 1 / 8
-EXCESS_LOSS: Final = 0.03
+EXCESS_LOSS: Final = 0.02
+MIN_ROUND: Final = 50
+"""Datagrams in a round below which its loss says nothing."""
 STARTUP_LOSS: Final = 0.15
 LOSSY_ROUNDS: Final = 3
 """So many rounds in a row with more than the base loss mean congestion even where no queue is seen: a policer, a short queue."""
@@ -68,8 +76,9 @@ class Phase(enum.Enum):
 class RateController:
     """Shared by all transfers of an endpoint. Octets are as on the wire, times on the caller's clock."""
 
-    def __init__(self, now: float, *, cap: float | None = None, rate: float | None = None, rtt_s: float | None = None) -> None:
+    def __init__(self, now: float, path: PathEstimates, *, cap: float | None = None, rate: float | None = None) -> None:
         """`cap`: a hard limit in octets per second. `rate`: what an earlier process has learned."""
+        self._path = path
         self.cap = cap
         self.phase = Phase.STARTUP if rate is None else Phase.CRUISE
         self.bandwidth = INITIAL_RATE / STARTUP_GAIN if rate is None else min(max(rate, MIN_RATE), MAX_RATE)
@@ -93,14 +102,12 @@ class RateController:
         self._phase_round = 0
         self._plateau = 0
         self._plateau_bandwidth = 0.0
+        self._jitter_s = 0.0
         self._idle_at = now
         self._heard_at = now
-        self._last_rtt_s = rtt_s or 0.0
+        self._last_rtt_s = path.rtt.smoothed_s or 0.0
 
     # Sending
-
-    def mark(self, now: float) -> SendMark:
-        return SendMark(now, self.phase is Phase.DOWN)
 
     def on_sent(self, size_bytes: int, now: float, in_flight_bytes: int) -> None:
         self.pacer.spend(size_bytes)
@@ -119,8 +126,6 @@ class RateController:
             self._on_rtt(feedback.rtt_s)
         self._round_delivered += feedback.delivered
         self._round_lost += feedback.lost
-        if feedback.is_slow:
-            self._count_base(feedback.delivered, feedback.lost)
         if feedback.delivered:
             self._delivered += feedback.delivered * datagram_bytes
             self._measure(now)
@@ -129,8 +134,9 @@ class RateController:
         self._apply(now)
 
     def _on_rtt(self, rtt_s: float) -> None:
-        self._last_rtt_s = rtt_s
         self.min_rtt_s = min(self.min_rtt_s, rtt_s)
+        self._jitter_s += (abs(rtt_s - self._last_rtt_s) - self._jitter_s) / 16 if self._last_rtt_s else 0.0
+        self._last_rtt_s = rtt_s
         self._recent_rtts.append(rtt_s)
 
     def _count_base(self, delivered: int, lost: int) -> None:
@@ -146,7 +152,7 @@ class RateController:
         history = self._history
         history.append((now, self._delivered))
         rtt_s = self._last_rtt_s
-        length_s = max(rtt_s / 2 if self.phase is Phase.STARTUP else rtt_s, MIN_SAMPLE_S)
+        length_s = max(rtt_s / 2, MIN_SAMPLE_S) if self.phase is Phase.STARTUP else self._round_s
         while len(history) > 2 and history[1][0] <= now - length_s:
             history.popleft()
         since, before = history[0]
@@ -173,10 +179,16 @@ class RateController:
         self._learned = self.bandwidth
 
     @property
+    def _round_s(self) -> float:
+        """Long enough for a change of rate to come back, and for a sample that jitter does not spoil."""
+        return max(self._last_rtt_s, self.min_rtt_s + self._jitter_s * JITTER_SHARE, MIN_SAMPLE_S)
+
+    @property
     def _is_too_fast(self) -> bool:
         """STARTUP need not wait for the end of the round to see that it went too far."""
         total = self._round_delivered + self._round_lost
-        return self._queue_s > self._queue_threshold_s or (total >= 64 and self._round_lost > STARTUP_LOSS * total)
+        lost = self._round_lost - self._path.reordering
+        return self._queue_s > self._queue_threshold_s or (total >= MIN_ROUND and lost > STARTUP_LOSS * total)
 
     @property
     def _queue_s(self) -> float:
@@ -186,7 +198,7 @@ class RateController:
 
     @property
     def _queue_threshold_s(self) -> float:
-        return max(self.min_rtt_s * QUEUE_SHARE, MIN_QUEUE_S)
+        return max(self.min_rtt_s * QUEUE_SHARE, MIN_QUEUE_S, self._jitter_s * 2)
 
     # Rounds and phases
 
@@ -194,11 +206,16 @@ class RateController:
         queue_s = self._queue_s
         has_queue = queue_s > self._queue_threshold_s
         total = self._round_delivered + self._round_lost
-        excess = self._round_lost / total - self.base_loss if total >= 50 else 0.0
+        excess = 0.0
+        if total >= MIN_ROUND:
+            noise = 2 * math.sqrt((self.base_loss + 1 / total) / total)
+            excess = self._round_lost / total - self.base_loss - noise
         is_busy = self._idle_at < now - self._last_rtt_s
+        if not has_queue and self.phase in (Phase.CRUISE, Phase.DOWN):
+            self._count_base(self._round_delivered, self._round_lost)
         self._step(now, has_queue, excess, is_busy, in_flight_bytes)
         self._round += 1
-        self._round_ends_at = now + max(self._last_rtt_s, MIN_SAMPLE_S)
+        self._round_ends_at = now + self._round_s
         self._round_delivered = self._round_lost = 0
 
     def _step(self, now: float, has_queue: bool, excess: float, is_busy: bool, in_flight_bytes: int) -> None:
@@ -226,14 +243,12 @@ class RateController:
         elif phase is Phase.UP:
             if is_congested:
                 self._back_off()
-            if has_queue or self.bandwidth < self._plateau_bandwidth * GROWTH or not is_busy:
+            if has_queue or self.bandwidth < self._plateau_bandwidth * UP_GROWTH or not is_busy:
                 self._enter(Phase.DOWN)
             else:
                 self._plateau_bandwidth = self.bandwidth  # it still grows: go on
         elif is_congested:
             self._back_off()
-            self._enter(Phase.DOWN)
-        elif has_queue and rounds >= 1:
             self._enter(Phase.DOWN)
         elif rounds >= CRUISE_ROUNDS and is_busy:
             self._plateau_bandwidth = self.bandwidth
@@ -258,10 +273,12 @@ class RateController:
             self._apply(now)
 
     def _apply(self, now: float) -> None:
-        rate = self.bandwidth * self.phase.value / (1 - self.base_loss)
-        self.pacer.set_rate(self._limited(rate), now)
+        gain = self.phase.value
+        if self.phase is Phase.CRUISE and self._queue_s > self._queue_threshold_s:
+            gain = CROWDED_GAIN
+        self.pacer.set_rate(self._limited(self.bandwidth * gain), now)
         if self.is_measured or self._learned is not None:
-            self.window_bytes = max(WINDOW_GAIN * self.bandwidth * self.min_rtt_s, 0) + WINDOW_SLACK
+            self.window_bytes = self.bandwidth * max(self.min_rtt_s + OWN_QUEUE_S, self.min_rtt_s * WINDOW_GAIN) + WINDOW_SLACK
         if self.window_bytes == _NEVER or not self.is_measured:
             self.window_bytes = max(INITIAL_WINDOW, self.bandwidth * min(self.min_rtt_s, 1.0))
 

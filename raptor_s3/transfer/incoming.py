@@ -37,6 +37,8 @@ __all__ = ["CancelWrite", "Collector", "CollectorLimits", "CollectorStats", "Eve
 
 REPORT_EVERY: Final = 16
 """Datagrams of one transfer between two reports; the first report comes after half as many."""
+REPORT_S: Final = 0.025
+"""On a thin link, a report goes out this often, if two datagrams have come."""
 QUIET_S: Final = 0.02
 """A transfer that is short of symbols reports when nothing has come for this long: its sender tops it up without a timeout."""
 PROGRESS_S: Final = 0.01
@@ -128,6 +130,7 @@ class _Transfer:
         "oti",
         "peer",
         "report_at",
+        "reported_at",
         "sbn",
         "unreported",
     )  # fmt: skip
@@ -144,6 +147,7 @@ class _Transfer:
         self.due = _NEVER  # of the one live entry in the timer heap
         self.unreported = 0
         self.report_at = REPORT_EVERY // 2
+        self.reported_at = now
         self.sbn = self.esi = 0
         self.highest = [-1] * datagram.oti.source_blocks
         self.completed_by = [-1] * datagram.oti.source_blocks  # ESI
@@ -300,7 +304,7 @@ class Collector:
                 return self._decoded(transfer, decoder, now)
             return (transfer.block_complete(sbn),)
         transfer.unreported += 1
-        if transfer.unreported >= transfer.report_at:
+        if transfer.unreported >= transfer.report_at or (transfer.unreported > 1 and now >= transfer.reported_at + REPORT_S):
             transfer.report_at = REPORT_EVERY
             return (self._report(transfer, decoder, now),)
         if transfer.due > now + QUIET_S:
@@ -309,6 +313,7 @@ class Collector:
 
     def _report(self, transfer: _Transfer, decoder: ObjectDecoder, now: float) -> SendState:
         transfer.unreported = 0
+        transfer.reported_at = now
         fields = None
         if transfer.has_put_header:
             fields = {"Esi": transfer.esi, "Us": round((transfer.last_at - transfer.first_at) * 1e6)}

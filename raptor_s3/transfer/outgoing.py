@@ -43,16 +43,10 @@ if TYPE_CHECKING:
 QUESTION: Final = 2
 """Symbols sent on the first silence: enough to make the receiver answer, few enough for a full queue."""
 MAX_QUESTION: Final = 8
+MAX_REPAIR: Final = 64
 FIRST_BURST: Final = 10
 MAX_BACKOFF: Final = 6
 _CANCEL_PAYLOAD_ID: Final = bytes(4)
-
-
-class SendMark(NamedTuple):
-    """When datagrams left, and whether that was slower than the path is known to deliver."""
-
-    sent_at: float
-    is_slow: bool = False
 
 
 class Run(NamedTuple):
@@ -69,8 +63,6 @@ class Feedback(NamedTuple):
     delivered: int
     lost: int
     """Negative where what was taken for lost was only late."""
-    is_slow: bool
-    """All of them left while the sender was slower than the path (SendMark)."""
     rtt_s: float | None
     """Of the datagram that set the state off."""
     confirmed_s: float | None = None
@@ -107,7 +99,7 @@ class _Phase(enum.Enum):
 class _Block:
     """One source block: what has been sent, what is planned, what the receiver has reported."""
 
-    __slots__ = ("done", "firsts", "flight", "highest", "index", "marks", "next_esi", "received", "settled", "symbols", "target")
+    __slots__ = ("done", "firsts", "flight", "highest", "index", "next_esi", "received", "settled", "symbols", "target", "times")
 
     def __init__(self, symbols: int, flight: int) -> None:
         self.symbols = symbols  # K
@@ -120,16 +112,10 @@ class _Block:
         self.settled = 0  # the same, or given up as lost
         self.done = False
         self.firsts: list[int] = []
-        self.marks: list[SendMark] = []
+        self.times: list[float] = []  # when the runs that begin with `firsts` left
 
-    def mark_of(self, esi: int) -> SendMark | None:
-        position = bisect_right(self.firsts, esi) - 1
-        return self.marks[position] if position >= 0 else None
-
-    def is_slow(self, index: int) -> bool:
-        """Whether the datagrams from the last reported one up to `index` left while the sender was slow."""
-        first, last = self.mark_of(self.index), self.mark_of(index - 1)
-        return first is not None and last is not None and first.is_slow and last.is_slow
+    def sent_at(self, esi: int) -> float:
+        return self.times[bisect_right(self.firsts, esi) - 1]
 
 
 class OutgoingTransfer:
@@ -140,7 +126,7 @@ class OutgoingTransfer:
     """
 
     def __init__(self, request: PutRequest, now: float, path: PathEstimates) -> None:
-        """Builds the coded object for a start at about `now`. Raises ValueError for what can't be sent (put_header, plan_object)."""
+        """Builds the coded object for a start at about `now`. Raises ValueError for what can't be sent."""
         self.request = request
         self.object_id = request.object_id
         self.stats = TransferStats()
@@ -201,9 +187,8 @@ class OutgoingTransfer:
             self._cancel_at = now + self._deadline.ttl_s
         return True
 
-    def take(self, limit: int, mark: SendMark) -> Run | None:
-        """The next symbols to send at `mark.sent_at`, at most `limit` and all of one block; None when there are none."""
-        now = mark.sent_at
+    def take(self, limit: int, now: float) -> Run | None:
+        """The next symbols to send, at most `limit` and all of one block; None when there are none."""
         if self._phase is not _Phase.SENDING or (not self._is_heard and now >= self._blind_until):
             return None
         blocks = self._blocks
@@ -216,7 +201,7 @@ class OutgoingTransfer:
             first = block.next_esi
             block.next_esi = first + count
             block.firsts.append(first)
-            block.marks.append(mark)
+            block.times.append(now)
             self.backlog -= count
             self._last_sent_at = now
             stats = self.stats
@@ -276,12 +261,9 @@ class OutgoingTransfer:
         esi, wait_us, receiver_us = fields.get("Esi"), fields.get("Wait", 0), fields.get("Us")
         if state.received > block.next_esi or block.done:
             return None
-        mark: SendMark | None = None
         rtt_s = None
         if type(esi) is int and 0 <= esi < block.next_esi and type(wait_us) is int and wait_us >= 0:
-            mark = block.mark_of(esi)
-            if mark is not None:
-                rtt_s = now - mark.sent_at - wait_us * 1e-6
+            rtt_s = now - block.sent_at(esi) - wait_us * 1e-6
             self._path.count_displacement(max(block.highest - esi, 0))
             block.highest = max(block.highest, esi)
             index = esi + 1
@@ -292,47 +274,47 @@ class OutgoingTransfer:
             return None  # overtaken by a later report
         delivered = state.received - block.received
         lost = index - block.index - delivered
-        is_slow = block.is_slow(index)
         block.received = state.received
         block.index = index
         self.stats.lost_estimate += lost
-        self._top_up(block)
+        self._top_up(block, tolerance=0.0 if wait_us else self._path.reordering)
         receiver_s = receiver_us * 1e-6 if type(receiver_us) is int and receiver_us >= 0 else None
-        return Feedback(delivered, lost, is_slow, rtt_s, None, receiver_s)
+        return Feedback(delivered, lost, rtt_s, None, receiver_s)
 
     def _receive_completion(self, block: _Block, state: TransferState, now: float, sent_once: bool) -> Feedback:
         """Types 1, 2 and the final ones: `received` is 1 + the ESI that completed the block, or 0 where nobody says."""
         delivered = lost = 0
-        is_slow = False
         is_success = state.type in (StateType.ENOUGH_PACKETS, StateType.BLOCK_COMPLETE, StateType.COMPLETE)
-        mark, rtt_s = None, None
+        sent_at: float | None = None
         if is_success and not block.done:
             delivered = max(block.symbols - block.received, 0)
-            index = state.received if block.symbols <= state.received <= block.next_esi else 0
+            index = state.received if state.received <= block.next_esi else 0
             if index:
                 lost = index - block.index - delivered
-                is_slow = block.is_slow(index)
                 self.stats.lost_estimate += lost
-                mark = block.mark_of(index - 1)
+                sent_at = block.sent_at(index - 1)
             elif sent_once:
                 guess = min(flight_size(block.symbols, self._path.loss.rate), block.next_esi)
-                mark = block.mark_of(guess - 1)
-            if mark is not None:
-                rtt_s = now - mark.sent_at
-                self._completed_at = mark.sent_at
+                sent_at = block.sent_at(guess - 1)
+            if sent_at is not None:
+                self._completed_at = sent_at
+        rtt_s = None if sent_at is None else now - sent_at
         confirmed_s = None
         if state.type is StateType.COMPLETE and self._completed_at is not None:
             confirmed_s = now - self._completed_at
-        return Feedback(delivered, lost, is_slow, rtt_s, confirmed_s)
+        return Feedback(delivered, lost, rtt_s, confirmed_s)
 
-    def _top_up(self, block: _Block) -> None:
-        """Extend the plan so that, after the datagrams that the report knows of, enough are sent for what is missing."""
+    def _top_up(self, block: _Block, tolerance: float) -> None:
+        """Extend the plan so that, after the datagrams that the report knows of, enough are sent for what is missing.
+
+        Where order is not kept, a count is off by some datagrams either way (`tolerance`), as long as there are any on their way.
+        """
         target = block.index + flight_size(block.symbols - block.received, self._path.loss.rate, self.request.overhead)
-        if target > block.target + self._path.reordering:
+        if target > block.target + tolerance:
             self._extend(block, target)
 
     def _sent_before(self, block: _Block, time: float) -> int:
-        position = bisect_right(block.marks, time, key=_sent_at)
+        position = bisect_right(block.times, time)
         return block.firsts[position] if position < len(block.firsts) else block.next_esi
 
     def _complete_block(self, block: _Block) -> None:
@@ -426,9 +408,12 @@ class OutgoingTransfer:
             self._extend(last, last.next_esi + 1)
             return
         for block in waiting:
-            missing = flight_size(block.symbols - block.received, self._path.loss.rate) if block.received else MAX_QUESTION
+            more = min(QUESTION << (self._silences - 1), MAX_QUESTION)
+            if block.received:
+                arrived = block.received + int((block.next_esi - block.index) * (1 - self._path.loss.rate))
+                more = max(min(flight_size(block.symbols - arrived, self._path.loss.rate), MAX_REPAIR), QUESTION)
             block.settled = block.next_esi
-            self._extend(block, block.next_esi + min(missing, QUESTION << (self._silences - 1), MAX_QUESTION))
+            self._extend(block, block.next_esi + more)
 
     @property
     def _is_complete(self) -> bool:
@@ -462,7 +447,3 @@ class OutgoingTransfer:
 
 
 _NEVER: Final = float("inf")
-
-
-def _sent_at(mark: SendMark) -> float:
-    return mark.sent_at

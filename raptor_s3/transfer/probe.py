@@ -20,7 +20,6 @@ from raptor_s3.wire.transfer_state import StateType
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from raptor_s3.transfer.outgoing import SendMark
     from raptor_s3.transfer.path import PathEstimates
     from raptor_s3.wire.transfer_state import TransferState
 
@@ -45,11 +44,11 @@ class Probe(OutgoingTransfer):
     def start(self, now: float) -> bool:
         return self.outcome is None
 
-    def take(self, limit: int, mark: SendMark) -> Run | None:
+    def take(self, limit: int, now: float) -> Run | None:
         if not self.backlog:
             return None
         self.backlog = 0
-        self._sent_at = mark.sent_at
+        self._sent_at = now
         self.stats.datagrams_sent += 1
         return Run(0, 0, 1)
 

@@ -36,7 +36,7 @@ class Sender:
         """`cap` is in octets per second, as they are on the wire: a hard limit. None follows the path."""
         known = learned or Learned()
         self.path = PathEstimates(known)
-        self.controller = RateController(now, cap=cap, rate=known.rate, rtt_s=known.srtt_s)
+        self.controller = RateController(now, self.path, cap=cap, rate=known.rate)
         self.ended: list[OutgoingTransfer] = []
         self._transfers: dict[str, OutgoingTransfer] = {}
         self._small: deque[OutgoingTransfer] = deque()
@@ -66,7 +66,7 @@ class Sender:
                 limit = self._allowance(transfer, now)
                 if not limit:
                     return None
-                run = transfer.take(limit, self.controller.mark(now))
+                run = transfer.take(limit, now)
                 if run is not None:
                     size = run.length * (transfer.datagram_size + WIRE_OVERHEAD)
                     self.controller.on_sent(size, now, self._flight_bytes)
