@@ -1,27 +1,20 @@
 /* A source block as datagrams, and back (RFC 6330 4.4, 5.3, 5.4).
 
-   With a generator (L x K': each intermediate symbol in source symbols), a repair symbol is one row, the sum of a few generator rows, times the source
-   symbols. A decoder that misses m source symbols and holds m independent repair symbols inverts the m x m part of their rows, and one product over what it
-   holds gives what it lacks: the slot of a missing source symbol is taken by a repair symbol.
+   With a generator, a repair symbol is a sum of source symbols (a row of bits) and of some free columns, which are at most sixteen GF(256) combinations of
+   the source symbols. A few repair symbols are made as rows of GF(256) coefficients, many share the free columns and the sums of four.
 
-   Without a generator (large K'), or with more than a third missing, inactivation decoding finds the intermediate symbols, and LT rows give the rest. */
+   A decoder that misses m source symbols and holds m independent repair symbols subtracts what it holds from these (syndromes) and inverts the m x m part of
+   their rows. Without a generator (large K'), or with more than a third missing, inactivation decoding finds the intermediate symbols instead. */
 
 #include "_raptorq.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define REPAIR_CHUNK 64u /* repair rows made at a time: bounds the scratch memory of a long run */
-#define SPARSE_FROM 256u /* source symbols; below, the dense way is always faster */
-
-/* row = encoding symbol `isi` in the K' source symbols */
-static void generator_row(const rq_code *code, uint32_t isi, uint8_t *row) {
-    uint16_t columns[RQ_MAX_ROW];
-    const uint8_t *terms[RQ_MAX_ROW];
-    const size_t count = rq_lt_row(code, isi, columns);
-    for (size_t i = 0; i < count; i++) terms[i] = code->generator + (size_t)columns[i] * code->padded;
-    rq_arithmetic_now()->sum(row, terms, count, code->padded);
-}
+#define REPAIR_CHUNK 128u    /* repair rows made at a time: bounds the scratch memory of a long run */
+#define SPARSE_FROM 256u     /* source symbols; below, the dense way is always faster */
+#define COMBINE_SYMBOLS 32u  /* source symbols and octets from which the sums of four pay */
+#define COMBINE_OCTETS 64u
 
 static void lt_symbol(const rq_code *code, uint32_t isi, const uint8_t *intermediate, size_t size, uint8_t *to) {
     uint16_t columns[RQ_MAX_ROW];
@@ -49,19 +42,107 @@ static void *take(scratch *s, size_t size) {
 
 #define ROUNDED(size) (((size_t)(size) + 15) & ~(size_t)15)
 
+/* ---- repair rows ---- */
+
+/* Encoding symbols in terms of source symbols and free columns. */
+typedef struct {
+    uint8_t *bits; /* count x packed */
+    uint16_t *masks;
+    size_t count;
+} repair_rows;
+
+static void make_row(const rq_code *code, uint32_t isi, uint8_t *bits, uint16_t *mask) {
+    uint16_t columns[RQ_MAX_ROW];
+    const uint8_t *terms[RQ_MAX_ROW];
+    const size_t count = rq_lt_row(code, isi, columns);
+    *mask = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t free_columns;
+        memcpy(&free_columns, code->masks + 2 * (size_t)columns[i], 2);
+        *mask ^= free_columns;
+        terms[i] = code->bits + columns[i] * code->packed;
+    }
+    rq_arithmetic_now()->sum(bits, terms, count, code->packed);
+}
+
+/* to[i] = row i of `rows` times the K source symbols, as rows of coefficients. */
+static int multiply_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size, uint8_t *const *to) {
+    const rq_arithmetic *gf = rq_arithmetic_now();
+    uint8_t few[2048], *coefficients = few;
+    const uint8_t *terms[RQ_MAX_HDPC + 1];
+    if (rows->count * code->padded > sizeof few && !(coefficients = malloc(rows->count * code->padded))) return RQ_NO_MEMORY;
+    for (size_t i = 0; i < rows->count; i++) {
+        uint8_t *row = coefficients + i * code->padded;
+        size_t count = 0;
+        rq_unpack(row, rows->bits + i * code->packed, code->padded);
+        terms[count++] = row;
+        for (size_t free_column = 0; free_column < code->hdpc; free_column++) {
+            if (rows->masks[i] >> free_column & 1) terms[count++] = code->frees + free_column * code->padded;
+        }
+        if (count > 1) gf->sum(row, terms, count, code->padded);
+    }
+    gf->product(to, rows->count, coefficients, code->padded, symbols, k, size);
+    if (coefficients != few) free(coefficients);
+    return RQ_OK;
+}
+
+/* The same through the sums of four, with the free columns made once: as bit planes, or first, as if they were more source symbols. */
+static int combine_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size, uint8_t *const *to) {
+    const rq_arithmetic *gf = rq_arithmetic_now();
+    const size_t planes = gf->prefers_planes ? 8 * (size_t)code->hdpc : 0, extra = planes ? 0 : 4 * RQ_GROUPS, h = code->hdpc;
+    const size_t own = (k + 4 * RQ_GROUPS - 1) / (4 * RQ_GROUPS) * 4 * RQ_GROUPS, terms = own + extra, count = rows->count + planes, width = terms / 8;
+    uint8_t *memory = malloc(ROUNDED(terms * sizeof(uint8_t *)) + ROUNDED(count * sizeof(uint8_t *)) + ROUNDED(rows->count * width) +
+                             ROUNDED(count * terms / 2) + count * RQ_TILE + ROUNDED(size) + (extra ? h * size : 0));
+    if (!memory) return RQ_NO_MEMORY;
+    scratch s = {memory};
+    const uint8_t **from = take(&s, terms * sizeof *from), **bits = take(&s, count * sizeof *bits);
+    uint8_t *packed = take(&s, rows->count * width);
+    uint16_t *picks = take(&s, count * terms / 2);
+    uint8_t *sums = take(&s, count * RQ_TILE), *zeros = take(&s, size), *frees = s.at;
+    memset(zeros, 0, size);
+    memcpy(from, symbols, k * sizeof *from);
+    for (size_t j = k; j < terms; j++) from[j] = zeros;
+    if (extra) {
+        uint8_t *free_rows[RQ_MAX_HDPC];
+        for (size_t i = 0; i < h; i++) from[own + i] = free_rows[i] = frees + i * size;
+        gf->product(free_rows, h, code->frees, code->padded, symbols, k, size);
+    }
+    for (size_t i = 0; i < rows->count; i++) {
+        uint8_t *row = packed + i * width;
+        memset(row, 0, width);
+        memcpy(row, rows->bits + i * code->packed, own / 8 < code->packed ? own / 8 : code->packed);
+        if (extra) {
+            row[own / 8] = (uint8_t)rows->masks[i];
+            row[own / 8 + 1] = (uint8_t)(rows->masks[i] >> 8);
+        }
+        bits[i] = row;
+    }
+    for (size_t i = 0; i < planes; i++) bits[rows->count + i] = code->planes + i * code->packed;
+    const rq_combination combination = {from, terms / 4, bits, rows->masks, rows->count, planes / 8, picks, sums};
+    gf->combine(to, &combination, size);
+    free(memory);
+    return RQ_OK;
+}
+
+static int apply_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size, uint8_t *const *to) {
+    const int many = rows->count >= rq_arithmetic_now()->combine_from && k >= COMBINE_SYMBOLS && size >= COMBINE_OCTETS;
+    return (many ? combine_rows : multiply_rows)(code, rows, symbols, k, size, to);
+}
+
 /* ---- encoding ---- */
 
 static int make_repair(const rq_code *code, const uint8_t *intermediate, const rq_source *source, uint32_t first_isi, uint8_t *const *to, size_t count) {
-    if (!code->generator) {
+    if (!code->masks) {
         for (size_t i = 0; i < count; i++) lt_symbol(code, first_isi + (uint32_t)i, intermediate, source->size, to[i]);
         return RQ_OK;
     }
-    const size_t k = source->symbols, size = source->size, padded = code->padded, chunk = count < REPAIR_CHUNK ? count : REPAIR_CHUNK;
-    uint8_t *memory = malloc(ROUNDED(k * sizeof(uint8_t *)) + ROUNDED(size) + ROUNDED(chunk * padded));
+    const size_t k = source->symbols, size = source->size, chunk = count < REPAIR_CHUNK ? count : REPAIR_CHUNK;
+    uint8_t *memory = malloc(ROUNDED(k * sizeof(uint8_t *)) + ROUNDED(size) + ROUNDED(chunk * code->packed) + ROUNDED(2 * chunk));
     if (!memory) return RQ_NO_MEMORY;
     scratch s = {memory};
     const uint8_t **symbols = take(&s, k * sizeof *symbols);
-    uint8_t *last = take(&s, size), *rows = take(&s, chunk * padded);
+    uint8_t *last = take(&s, size);
+    repair_rows rows = {.bits = take(&s, chunk * code->packed), .masks = take(&s, 2 * chunk)};
     for (size_t j = 0; j < k; j++) symbols[j] = source->data + j * size;
     const size_t tail = octets_of(source, k - 1);
     if (tail < size) {
@@ -69,13 +150,14 @@ static int make_repair(const rq_code *code, const uint8_t *intermediate, const r
         memset(last + tail, 0, size - tail);
         symbols[k - 1] = last;
     }
-    for (size_t at = 0; at < count; at += chunk) {
-        const size_t now = count - at < chunk ? count - at : chunk;
-        for (size_t i = 0; i < now; i++) generator_row(code, first_isi + (uint32_t)(at + i), rows + i * padded);
-        rq_arithmetic_now()->product(to + at, now, rows, padded, symbols, k, size);
+    int status = RQ_OK;
+    for (size_t at = 0; status == RQ_OK && at < count; at += chunk) {
+        rows.count = count - at < chunk ? count - at : chunk;
+        for (size_t i = 0; i < rows.count; i++) make_row(code, first_isi + (uint32_t)(at + i), rows.bits + i * code->packed, rows.masks + i);
+        status = apply_rows(code, &rows, symbols, k, size, to + at);
     }
     free(memory);
-    return RQ_OK;
+    return status;
 }
 
 int rq_write_packets(const rq_code *code, const uint8_t *intermediate, const rq_source *source, const rq_slots *slots) {
@@ -126,16 +208,6 @@ int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *
     size_t deficiency;
     const int status = rq_solve(code, isis, symbols, padded, size, out, &deficiency);
     free(memory);
-    return status;
-}
-
-int rq_make_generator(const rq_code *code, uint8_t *out) {
-    uint8_t *identity = calloc(code->padded, code->padded);
-    if (!identity) return RQ_NO_MEMORY;
-    for (size_t i = 0; i < code->padded; i++) identity[i * code->padded + i] = 1;
-    const rq_source source = {identity, (size_t)code->padded * code->padded, code->padded, code->padded};
-    const int status = rq_make_intermediate(code, &source, out);
-    free(identity);
     return status;
 }
 
@@ -202,75 +274,91 @@ static void finish_last(const holding *h, uint8_t *out, size_t length, const uin
     if (length - at < h->size && !h->held[h->symbols - 1]) memcpy(out + at, last, length - at);
 }
 
-/* Choose m independent repair rows and invert their m x m part, one row at a time: pivots[i] = [row in the lost columns | row in the chosen rows].
+static int bit_of(const uint8_t *bits, size_t at) { return bits[at / 8] >> (at % 8) & 1; }
+
+/* Choose m independent repair rows and invert their m x m part, one row at a time: inverse[i] = [row in the lost columns | row in the chosen rows].
    Gauss-Jordan keeps every pivot's column clear in all other rows, so a new row is reduced by one product. */
-static size_t choose_rows(const rq_code *code, const holding *h, uint8_t *rows, uint8_t *pivots, uint32_t *pivot_of, uint32_t *chosen, uint8_t *factors, const uint8_t **terms) {
+static size_t choose_rows(const rq_code *code, const holding *h, repair_rows *rows, uint8_t *inverse, uint32_t *pivot_of, uint32_t *chosen, uint8_t *factors, const uint8_t **terms) {
     const rq_arithmetic *gf = rq_arithmetic_now();
-    const size_t m = h->missing, width = 2 * m, padded = code->padded;
-    size_t rank = 0;
-    for (size_t at = 0; at < h->repairs && rank < m; at++) {
-        uint8_t *row = rows + rank * padded, *fresh = pivots + rank * width, *change = pivots + m * width;
-        generator_row(code, h->repair[at].esi + (code->padded - (uint32_t)h->symbols), row);
-        for (size_t i = 0; i < m; i++) fresh[i] = row[h->lost[i]];
+    const size_t m = h->missing, width = 2 * m;
+    uint8_t *change = inverse + m * width;
+    for (size_t at = 0; at < h->repairs && rows->count < m; at++) {
+        const size_t rank = rows->count;
+        uint8_t *bits = rows->bits + rank * code->packed, *fresh = inverse + rank * width;
+        make_row(code, h->repair[at].esi + (code->padded - (uint32_t)h->symbols), bits, rows->masks + rank);
+        for (size_t i = 0; i < m; i++) fresh[i] = (uint8_t)bit_of(bits, h->lost[i]);
+        for (size_t free_column = 0; free_column < code->hdpc; free_column++) {
+            if (!(rows->masks[rank] >> free_column & 1)) continue;
+            for (size_t i = 0; i < m; i++) fresh[i] ^= code->frees[free_column * code->padded + h->lost[i]];
+        }
         memset(fresh + m, 0, m);
         fresh[m + rank] = 1;
-        for (size_t i = 0; i < rank; i++) {
-            factors[i] = fresh[pivot_of[i]];
-            terms[i] = pivots + i * width;
+        if (rank) {
+            for (size_t i = 0; i < rank; i++) {
+                factors[i] = fresh[pivot_of[i]];
+                terms[i] = inverse + i * width;
+            }
+            gf->product(&change, 1, factors, rank, terms, rank, width);
+            gf->multiply_add(fresh, change, 1, width);
         }
-        gf->product(&change, 1, factors, rank, terms, rank, width);
-        gf->multiply_add(fresh, change, 1, width);
         uint32_t column = 0;
         while (column < m && !fresh[column]) column++;
         if (column == m) continue;
-        const uint8_t inverse = rq_inverse(fresh[column]);
-        if (inverse != 1) gf->multiply_add(fresh, fresh, inverse ^ 1, width);
+        const uint8_t scale = rq_inverse(fresh[column]);
+        if (scale != 1) gf->multiply_add(fresh, fresh, scale ^ 1, width);
         for (size_t i = 0; i < rank; i++) {
-            const uint8_t factor = pivots[i * width + column];
-            if (factor) gf->multiply_add(pivots + i * width, fresh, factor, width);
+            const uint8_t factor = inverse[i * width + column];
+            if (factor) gf->multiply_add(inverse + i * width, fresh, factor, width);
         }
         pivot_of[rank] = column;
-        chosen[rank++] = (uint32_t)at;
+        chosen[rank] = (uint32_t)at;
+        rows->count++;
     }
-    return rank;
+    return rows->count;
 }
 
 static int decode_dense(const rq_code *code, const holding *h, uint8_t *out, size_t length, size_t *deficiency) {
     const rq_arithmetic *gf = rq_arithmetic_now();
-    const size_t m = h->missing, k = h->symbols, padded = code->padded;
-    uint8_t *memory = malloc(ROUNDED(h->size) + ROUNDED(m * padded) + ROUNDED((m + 1) * 2 * m) + 2 * ROUNDED(4 * m) + ROUNDED(m) + ROUNDED(m * k) +
-                             2 * ROUNDED(m * sizeof(uint8_t *)) + ROUNDED(k * sizeof(uint8_t *)));
+    const size_t m = h->missing, k = h->symbols, size = h->size;
+    uint8_t *memory = malloc(2 * ROUNDED(size) + ROUNDED(m * code->packed) + ROUNDED(2 * m) + ROUNDED((m + 1) * 2 * m) + 2 * ROUNDED(4 * m) + ROUNDED(m) +
+                             2 * ROUNDED(m * sizeof(uint8_t *)) + ROUNDED(k * sizeof(uint8_t *)) + m * size);
     if (!memory) return RQ_NO_MEMORY;
     scratch s = {memory};
-    uint8_t *last = take(&s, h->size), *rows = take(&s, m * padded), *pivots = take(&s, (m + 1) * 2 * m);
+    uint8_t *last = take(&s, size), *zeros = take(&s, size);
+    repair_rows rows = {.bits = take(&s, m * code->packed), .masks = take(&s, 2 * m)};
+    uint8_t *inverse = take(&s, (m + 1) * 2 * m);
     uint32_t *pivot_of = take(&s, 4 * m), *chosen = take(&s, 4 * m);
-    uint8_t *factors = take(&s, m), *recipe = take(&s, m * k);
+    uint8_t *factors = take(&s, m);
     const uint8_t **terms = take(&s, m * sizeof *terms);
     uint8_t **to = take(&s, m * sizeof *to);
     const uint8_t **symbols = take(&s, k * sizeof *symbols);
+    uint8_t *syndromes = s.at;
 
-    const size_t rank = choose_rows(code, h, rows, pivots, pivot_of, chosen, factors, terms);
+    int status = RQ_OK;
+    const size_t rank = choose_rows(code, h, &rows, inverse, pivot_of, chosen, factors, terms);
     if (rank < m) {
         *deficiency = m - rank;
-        free(memory);
-        return RQ_SINGULAR;
+        status = RQ_SINGULAR;
     }
-    /* recipe[i] = lost symbol pivot_of[i] in the held source symbols and, at the lost ones' places, the chosen repair symbols */
-    for (size_t i = 0; i < m; i++) {
-        terms[i] = rows + i * padded;
-        to[i] = recipe + i * k;
+    if (status == RQ_OK) {
+        memset(zeros, 0, size);
+        memcpy(symbols, h->held, k * sizeof *symbols);
+        for (size_t i = 0; i < m; i++) {
+            symbols[h->lost[i]] = zeros;
+            terms[i] = to[i] = syndromes + i * size;
+        }
+        status = apply_rows(code, &rows, symbols, k, size, to);
     }
-    gf->product(to, m, pivots + m, 2 * m, terms, m, k);
-    memcpy(symbols, h->held, k * sizeof *symbols);
-    for (size_t j = 0; j < m; j++) {
-        symbols[h->lost[j]] = h->repair[chosen[j]].symbol;
-        for (size_t i = 0; i < m; i++) recipe[i * k + h->lost[j]] = pivots[i * 2 * m + m + j];
+    if (status == RQ_OK) {
+        for (size_t i = 0; i < m; i++) {
+            gf->multiply_add(to[i], h->repair[chosen[i]].symbol, 1, size);
+        }
+        for (size_t i = 0; i < m; i++) to[i] = place_of(h, h->lost[pivot_of[i]], out, length, last);
+        gf->product(to, m, inverse + m, 2 * m, terms, m, size);
+        finish_last(h, out, length, last);
     }
-    for (size_t i = 0; i < m; i++) to[i] = place_of(h, h->lost[pivot_of[i]], out, length, last);
-    gf->product(to, m, recipe, k, symbols, k, h->size);
-    finish_last(h, out, length, last);
     free(memory);
-    return RQ_OK;
+    return status;
 }
 
 static int decode_sparse(const rq_code *code, const holding *h, uint8_t *out, size_t length, size_t *deficiency) {
@@ -319,7 +407,7 @@ int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, 
     *missing = *distinct < symbols ? symbols - *distinct : 0;
     int status = *missing ? RQ_SINGULAR : RQ_OK;
     if (status == RQ_OK && h.missing) {
-        const int sparse = !code->generator || (symbols >= SPARSE_FROM && h.missing > symbols / 3);
+        const int sparse = !code->masks || (symbols >= SPARSE_FROM && h.missing > symbols / 3);
         status = (sparse ? decode_sparse : decode_dense)(code, &h, out, length, missing);
     }
     if (status == RQ_OK) {

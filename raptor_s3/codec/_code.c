@@ -33,7 +33,8 @@ int rq_open(rq_code *code, const uint8_t *plan, size_t length) {
     code->degrees = word_at(plan, 7);
     code->degree = plan + 4 * RQ_WORDS_FIXED;
     code->rand = plan + 4 * (RQ_WORDS - 1024);
-    code->generator = NULL;
+    code->masks = NULL;
+    code->packed = RQ_PACKED(code->padded);
     if (code->padded < 1 || code->padded > RQ_MAX_SYMBOLS || code->index > 1000 || code->ldpc < 2 || code->ldpc > 1000 || code->hdpc < 2 ||
         code->hdpc > RQ_MAX_HDPC || code->lt <= code->ldpc || code->lt > 1000 * code->ldpc ||
         code->degrees < 1 || code->degrees > RQ_DEGREES)
@@ -46,9 +47,16 @@ int rq_open(rq_code *code, const uint8_t *plan, size_t length) {
         if (word_at(code->degree, 2 * i) - 1 > RQ_MAX_ROW - 4) return RQ_INVALID;
     }
     if (length == RQ_HEADER) return RQ_OK;
-    if (length != RQ_HEADER + (size_t)code->total * code->padded) return RQ_INVALID;
-    code->generator = plan + RQ_HEADER;
+    if (length != rq_plan_size(code)) return RQ_INVALID;
+    code->masks = plan + RQ_HEADER;
+    code->bits = code->masks + 2 * (size_t)code->total;
+    code->frees = code->bits + code->total * code->packed;
+    code->planes = code->frees + (size_t)code->hdpc * code->padded;
     return RQ_OK;
+}
+
+size_t rq_plan_size(const rq_code *code) {
+    return RQ_HEADER + code->total * (2 + code->packed) + code->hdpc * (code->padded + 8 * code->packed);
 }
 
 /* RFC 6330 5.3.5.1 */

@@ -11,11 +11,17 @@
 
 static uint8_t exponent[510], logarithm[256];
 static uint8_t nibbles[256][32];   /* c * 0..15, c * 0x00..0xF0 */
+static uint8_t unpacked[256][8];
 static uint64_t bit_matrix[256];   /* for gf2p8affineqb: octet 7 - i selects the bits of x that add up to bit i of c * x */
 
 uint8_t rq_multiply(uint8_t a, uint8_t b) { return a && b ? exponent[logarithm[a] + logarithm[b]] : 0; }
 
 uint8_t rq_inverse(uint8_t a) { return a ? exponent[255 - logarithm[a]] : 0; }
+
+void rq_unpack(uint8_t *octets, const uint8_t *bits, size_t count) {
+    for (; count >= 8; count -= 8, octets += 8) memcpy(octets, unpacked[*bits++], 8);
+    if (count) memcpy(octets, unpacked[*bits], count);
+}
 
 /* ---- octet by octet: rows shorter than eight ---- */
 
@@ -52,6 +58,22 @@ static void accumulate_from_octets(uint8_t *checks, const uint8_t *taps, const u
     }
 }
 
+static void combine_octets(uint8_t *const *out, const rq_combination *c, size_t size) {
+    for (size_t i = 0; i < c->repairs + 8 * c->frees; i++) {
+        uint8_t *sum = c->sums + i * size;
+        memset(sum, 0, size);
+        for (size_t j = 0; j < 4 * c->groups; j++) {
+            if (c->bits[i][j / 8] >> (j % 8) & 1) multiply_add_octets(sum, c->rows[j], 1, size);
+        }
+    }
+    for (size_t i = 0; i < c->repairs; i++) {
+        memcpy(out[i], c->sums + i * size, size);
+        for (size_t j = 0; j < 8 * c->frees; j++) {
+            if (c->masks[i] >> (j / 8) & 1) multiply_add_octets(out[i], c->sums + (c->repairs + j) * size, (uint8_t)(1u << (j % 8)), size);
+        }
+    }
+}
+
 /* ---- portable: eight octets in a word ---- */
 
 static inline uint64_t load64(const uint8_t *from) {
@@ -84,6 +106,8 @@ static inline uint64_t add_product64(uint64_t sum, powers64 p, uint8_t c) {
 }
 
 #define NAME "portable"
+#define COMBINE_FROM 2
+#define PREFERS_PLANES 1
 #define FN(name) name##_portable
 #define NARROW(name) name##_octets
 #define TARGET
@@ -101,6 +125,7 @@ static inline uint64_t add_product64(uint64_t sum, powers64 p, uint8_t c) {
 #define ADD_PRODUCT add_product64
 #define ROWS 4
 #define COLS 1
+#define VECTORS 4
 #include "_gf256_simd.h"
 
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
@@ -133,6 +158,8 @@ static inline FOR_SSSE3 __m128i double128(__m128i x) {
 }
 
 #define NAME "ssse3"
+#define COMBINE_FROM 10
+#define PREFERS_PLANES 1
 #define FN(name) name##_ssse3
 #define NARROW(name) name##_portable
 #define TARGET FOR_SSSE3
@@ -150,6 +177,7 @@ static inline FOR_SSSE3 __m128i double128(__m128i x) {
 #define ADD_PRODUCT add_product128
 #define ROWS 4
 #define COLS 2
+#define VECTORS 4
 #include "_gf256_simd.h"
 
 /* ---- AVX2: vpshufb ---- */
@@ -179,6 +207,8 @@ static inline FOR_AVX2 __m256i double256(__m256i x) {
 }
 
 #define NAME "avx2"
+#define COMBINE_FROM 10
+#define PREFERS_PLANES 1
 #define FN(name) name##_avx2
 #define NARROW(name) name##_ssse3
 #define TARGET FOR_AVX2
@@ -196,6 +226,7 @@ static inline FOR_AVX2 __m256i double256(__m256i x) {
 #define ADD_PRODUCT add_product256
 #define ROWS 4
 #define COLS 2
+#define VECTORS 4
 #include "_gf256_simd.h"
 
 /* ---- GFNI + AVX2 ---- */
@@ -211,6 +242,8 @@ static inline FOR_GFNI __m256i matrix256(uint8_t c) { return _mm256_set1_epi64x(
 static inline FOR_GFNI __m256i twice256(__m256i x) { return _mm256_gf2p8affine_epi64_epi8(x, matrix256(2), 0); }
 
 #define NAME "gfni_avx2"
+#define COMBINE_FROM 24
+#define PREFERS_PLANES 0
 #define FN(name) name##_gfni_avx2
 #define NARROW(name) name##_ssse3
 #define TARGET FOR_GFNI
@@ -226,8 +259,9 @@ static inline FOR_GFNI __m256i twice256(__m256i x) { return _mm256_gf2p8affine_e
 #define FACTOR __m256i
 #define FACTOR_OF matrix256
 #define ADD_PRODUCT add_affine256
-#define ROWS 4
+#define ROWS 6
 #define COLS 2
+#define VECTORS 4
 #include "_gf256_simd.h"
 
 /* ---- GFNI + AVX-512 ---- */
@@ -243,6 +277,8 @@ static inline FOR_GFNI512 __m512i matrix512(uint8_t c) { return _mm512_set1_epi6
 static inline FOR_GFNI512 __m512i twice512(__m512i x) { return _mm512_gf2p8affine_epi64_epi8(x, matrix512(2), 0); }
 
 #define NAME "gfni_avx512"
+#define COMBINE_FROM 28
+#define PREFERS_PLANES 0
 #define FN(name) name##_gfni_avx512
 #define NARROW(name) name##_gfni_avx2
 #define TARGET FOR_GFNI512
@@ -260,6 +296,7 @@ static inline FOR_GFNI512 __m512i twice512(__m512i x) { return _mm512_gf2p8affin
 #define ADD_PRODUCT add_affine512
 #define ROWS 4
 #define COLS 4
+#define VECTORS 2
 #include "_gf256_simd.h"
 
 #elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__AARCH64EB__)
@@ -286,6 +323,8 @@ static inline uint8x16_t double_neon(uint8x16_t x) {
 }
 
 #define NAME "neon"
+#define COMBINE_FROM 10
+#define PREFERS_PLANES 1
 #define FN(name) name##_neon
 #define NARROW(name) name##_portable
 #define TARGET
@@ -303,6 +342,7 @@ static inline uint8x16_t double_neon(uint8x16_t x) {
 #define ADD_PRODUCT add_product_neon
 #define ROWS 4
 #define COLS 2
+#define VECTORS 4
 #include "_gf256_simd.h"
 #endif
 
@@ -325,6 +365,7 @@ static void make_tables(void) {
         }
         bit_matrix[c] = 0;
         for (unsigned bit = 0; bit < 8; bit++) {
+            unpacked[c][bit] = c >> bit & 1;
             const uint8_t image = bit < 4 ? nibbles[c][1u << bit] : nibbles[c][16 + (1u << (bit - 4))];
             for (unsigned i = 0; i < 8; i++) bit_matrix[c] |= (uint64_t)(image >> i & 1) << (8 * (7 - i) + bit);
         }

@@ -8,11 +8,16 @@
 
    Rows need no alignment. A row's end is one more vector that overlaps the one before; rows shorter than a vector go to the narrower implementation. */
 
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
 #define UNROLL _Pragma("GCC unroll 8")
-#define INLINE static inline __attribute__((always_inline)) TARGET
 #else
 #define UNROLL
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#define INLINE static inline __attribute__((always_inline)) TARGET
+#else
 #define INLINE static inline
 #endif
 
@@ -92,6 +97,10 @@ static TARGET void FN(product)(uint8_t *const *out, size_t count, const uint8_t 
     size_t i = 0;
     for (; i + ROWS <= count; i += ROWS) FN(strip)(out + i, ROWS, coefficients + i * stride, stride, rows, terms, size);
     switch (count - i) {
+#if ROWS > 4
+    case 5: FN(strip)(out + i, 5, coefficients + i * stride, stride, rows, terms, size); break;
+    case 4: FN(strip)(out + i, 4, coefficients + i * stride, stride, rows, terms, size); break;
+#endif
     case 3: FN(strip)(out + i, 3, coefficients + i * stride, stride, rows, terms, size); break;
     case 2: FN(strip)(out + i, 2, coefficients + i * stride, stride, rows, terms, size); break;
     case 1: FN(strip)(out + i, 1, coefficients + i * stride, stride, rows, terms, size); break;
@@ -126,7 +135,94 @@ static TARGET void FN(accumulate)(uint8_t *checks, const uint8_t *taps, const ui
     FN(accumulate_from)(checks, taps, rows, count, running, size, at);
 }
 
-static const rq_arithmetic FN(arithmetic) = {NAME, FN(sum), FN(multiply_add), FN(product), FN(accumulate)};
+/* Four Russians: the sixteen sums of each four source rows are made once per tile, and each row of bits picks one of them per nibble. */
+#define TILE (VECTORS * WIDTH)
+#define ENTRY(group, index) (tables + ((group) * 16 + (index)) * TILE + (size_t)k * WIDTH)
+
+INLINE void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_t at) {
+    uint8_t tables[RQ_GROUPS * 16 * TILE];
+    const size_t count = c->repairs + 8 * c->frees;
+    uint8_t *sums = c->sums;
+    memset(sums, 0, count * TILE);
+    for (size_t batch = 0; batch < c->groups; batch += RQ_GROUPS) {
+        for (size_t group = 0; group < RQ_GROUPS; group++) {
+            const uint8_t *const *rows = c->rows + 4 * (batch + group);
+            UNROLL for (int k = 0; k < VECTORS; k++) {
+                const size_t o = at + (size_t)k * WIDTH;
+                const V a = LOAD(rows[0] + o), b = LOAD(rows[1] + o), d = LOAD(rows[2] + o), e = LOAD(rows[3] + o);
+                const V ab = XOR(a, b), de = XOR(d, e);
+                STORE(ENTRY(group, 0), ZERO());
+                STORE(ENTRY(group, 1), a);
+                STORE(ENTRY(group, 2), b);
+                STORE(ENTRY(group, 3), ab);
+                STORE(ENTRY(group, 4), d);
+                STORE(ENTRY(group, 5), XOR(a, d));
+                STORE(ENTRY(group, 6), XOR(b, d));
+                STORE(ENTRY(group, 7), XOR(ab, d));
+                STORE(ENTRY(group, 8), e);
+                STORE(ENTRY(group, 9), XOR(a, e));
+                STORE(ENTRY(group, 10), XOR(b, e));
+                STORE(ENTRY(group, 11), XOR(ab, e));
+                STORE(ENTRY(group, 12), de);
+                STORE(ENTRY(group, 13), XOR(a, de));
+                STORE(ENTRY(group, 14), XOR(b, de));
+                STORE(ENTRY(group, 15), XOR(ab, de));
+            }
+        }
+        const uint16_t *picks = c->picks + batch * count;
+        for (size_t i = 0; i < count; i++, picks += RQ_GROUPS) {
+            V sum[VECTORS];
+            UNROLL for (int k = 0; k < VECTORS; k++) sum[k] = LOAD(sums + i * TILE + (size_t)k * WIDTH);
+            UNROLL for (int group = 0; group < (int)RQ_GROUPS; group++) {
+                const uint8_t *entry = tables + group * (16 * TILE) + picks[group];
+                UNROLL for (int k = 0; k < VECTORS; k++) sum[k] = XOR(sum[k], LOAD(entry + (size_t)k * WIDTH));
+            }
+            UNROLL for (int k = 0; k < VECTORS; k++) STORE(sums + i * TILE + (size_t)k * WIDTH, sum[k]);
+        }
+    }
+    for (size_t o = 0; o < TILE; o += WIDTH) {
+        uint8_t *from = sums + o, *frees = from + c->repairs * TILE;
+        for (size_t i = 0; i < c->frees; i++) { /* Horner over the bit planes */
+            uint8_t *plane = frees + 8 * i * TILE;
+            V x = LOAD(plane + 7 * TILE);
+            for (size_t bit = 7; bit-- > 0;) x = XOR(DOUBLE(x), LOAD(plane + bit * TILE));
+            STORE(plane, x);
+        }
+        for (size_t i = 0; i < c->repairs; i++) {
+            V x = LOAD(from + i * TILE);
+            for (size_t j = 0; j < c->frees; j++) {
+                if (c->masks[i] >> j & 1) x = XOR(x, LOAD(frees + 8 * j * TILE));
+            }
+            STORE(out[i] + at + o, x);
+        }
+    }
+}
+
+static TARGET void FN(combine)(uint8_t *const *out, const rq_combination *c, size_t size) {
+    if (size < TILE) {
+        NARROW(combine)(out, c, size);
+        return;
+    }
+    const size_t count = c->repairs + 8 * c->frees;
+    uint16_t *picks = c->picks;
+    for (size_t batch = 0; batch < c->groups; batch += RQ_GROUPS) {
+        for (size_t i = 0; i < count; i++) {
+            const uint8_t *bits = c->bits[i] + batch / 2;
+            UNROLL for (int j = 0; j < (int)RQ_GROUPS / 2; j++) {
+                *picks++ = (uint16_t)((bits[j] & 15) * TILE);
+                *picks++ = (uint16_t)((bits[j] >> 4) * TILE);
+            }
+        }
+    }
+    size_t at = 0;
+    for (; at + TILE <= size; at += TILE) FN(combine_tile)(out, c, at);
+    if (at < size) FN(combine_tile)(out, c, size - TILE);
+}
+
+static const rq_arithmetic FN(arithmetic) = {NAME, COMBINE_FROM, PREFERS_PLANES, FN(sum), FN(multiply_add), FN(product), FN(accumulate), FN(combine)};
+
+#undef TILE
+#undef ENTRY
 
 #undef FN
 #undef TARGET
@@ -145,6 +241,9 @@ static const rq_arithmetic FN(arithmetic) = {NAME, FN(sum), FN(multiply_add), FN
 #undef ADD_PRODUCT
 #undef ROWS
 #undef COLS
+#undef VECTORS
 #undef NAME
+#undef COMBINE_FROM
+#undef PREFERS_PLANES
 #undef UNROLL
 #undef INLINE

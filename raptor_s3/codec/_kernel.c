@@ -98,7 +98,7 @@ static PyObject *make_plan(PyObject *module, PyObject *const *items, Py_ssize_t 
     rq_code code;
     PyObject *plan = NULL;
     if (!expect(&a, 1) || !code_of(&a, &code)) goto done;
-    plan = octets(RQ_HEADER + (size_t)code.total * code.padded);
+    plan = octets(rq_plan_size(&code));
     if (!plan) goto done;
     memcpy(OCTETS_AT(plan), a.buffers[0].buf, RQ_HEADER);
     PyThreadState *state = release_for((size_t)code.total * code.padded);
@@ -161,7 +161,7 @@ static PyObject *write_packets(PyObject *module, PyObject *const *items, Py_ssiz
         PyErr_Format(PyExc_ValueError, "%zu slots of %zu octets, %zu apart from %zu, in an arena of %zd", count, slot, slots.stride, offset, arena->len);
         goto done;
     }
-    const int needed = !code.generator && first_esi + count > source.symbols && count;
+    const int needed = !code.masks && first_esi + count > source.symbols && count;
     if (needed && (size_t)intermediate->len != code.total * source.size) {
         PyErr_SetString(PyExc_ValueError, "neither a generator nor intermediate symbols");
         goto done;
@@ -173,7 +173,7 @@ static PyObject *write_packets(PyObject *module, PyObject *const *items, Py_ssiz
     slots.first_esi = (uint32_t)first_esi;
     slots.count = (uint32_t)count;
     const size_t repairs = first_esi + count > source.symbols ? (first_esi > source.symbols ? count : first_esi + count - source.symbols) : 0;
-    PyThreadState *state = release_for(repairs * source.size * (code.generator ? source.symbols : 8));
+    PyThreadState *state = release_for(repairs * source.size * (code.masks ? source.symbols : 8));
     const int status = rq_write_packets(&code, intermediate->buf, &source, &slots);
     take_back(state);
     end = status == RQ_OK ? PyLong_FromSize_t(offset + count * slots.stride) : refuse(status, "no packets");

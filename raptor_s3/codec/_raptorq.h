@@ -2,7 +2,8 @@
 
    _gf256.c    rows of octets: XOR, multiply, product; one implementation per instruction set, chosen at run time
    _code.c     what a K' fixes: Rand, Tuple, LT and LDPC rows, the HDPC rows applied
-   _solver.c   inactivation decoding: intermediate symbols from encoding symbols
+   _peeling.c  inactivation decoding, the structure: which columns are pivots, which stay free
+   _solver.c   inactivation decoding, the values: intermediate symbols from encoding symbols, and plans
    _block.c    datagrams of a source block, and a source block from datagrams
    _kernel.c   the Python face: buffers, bounds, the GIL
 
@@ -25,8 +26,25 @@ enum { RQ_OK = 0, RQ_SINGULAR = 1, RQ_NO_MEMORY = -1, RQ_INVALID = -2 };
 
 /* ---- _gf256.c ---- */
 
+#define RQ_GROUPS 8u /* of four source rows each, whose sums lie in the first-level cache together */
+
+/* Sums of source rows, picked by rows of bits (bit j % 8 of octet j / 8 for source row j), in two kinds:
+   the first `repairs`, and for each free column eight bit planes of its GF(256) coefficients, the lowest first. */
+typedef struct {
+    const uint8_t *const *rows; /* 4 * groups pointers */
+    size_t groups;              /* a multiple of RQ_GROUPS */
+    const uint8_t *const *bits; /* repairs + 8 * frees */
+    const uint16_t *masks;      /* per repair row: which free columns it holds besides */
+    size_t repairs, frees;
+    uint16_t *picks; /* scratch: (repairs + 8 * frees) * groups */
+    uint8_t *sums;   /* scratch: (repairs + 8 * frees) * RQ_TILE */
+} rq_combination;
+#define RQ_TILE 128u
+
 typedef struct {
     const char *name;
+    size_t combine_from; /* so many repair rows pay for `combine` */
+    int prefers_planes;  /* GF(256) rows as bit planes in `combine`, rather than by `product` */
     /* dst = sum of `count` rows; dst may be one of them */
     void (*sum)(uint8_t *dst, const uint8_t *const *rows, size_t count, size_t size);
     /* dst += c * row */
@@ -35,6 +53,8 @@ typedef struct {
     void (*product)(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows, size_t terms, size_t size);
     /* running = 2 * running + rows[j * size], added to checks[taps[2j]] and checks[taps[2j + 1]], for j < count (RFC 6330 5.3.3.3: MT * GAMMA) */
     void (*accumulate)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size);
+    /* out[i] = sum of the source rows that bits[i] picks + sum of the free columns that masks[i] picks; out must not overlap rows */
+    void (*combine)(uint8_t *const *out, const rq_combination *combination, size_t size);
 } rq_arithmetic;
 
 void rq_initialise(void);
@@ -43,11 +63,19 @@ const rq_arithmetic *rq_arithmetic_at(size_t index); /* those that this CPU can 
 void rq_choose(const rq_arithmetic *arithmetic);
 uint8_t rq_multiply(uint8_t a, uint8_t b);
 uint8_t rq_inverse(uint8_t a);
+void rq_unpack(uint8_t *octets, const uint8_t *bits, size_t count); /* one octet, 0 or 1, per bit */
 
 /* ---- _code.c ---- */
 
-/* A plan is a buffer: header (native u32 words, built in Python from RFC 6330's tables) || generator (L x K' octets, or nothing).
-   Row c of the generator expresses intermediate symbol c in the K' source symbols. */
+/* A plan is a buffer: header, and, unless it is the header alone, the generator: how each intermediate symbol is made of the K' source symbols.
+
+     header   native u32 words, built in Python from RFC 6330's tables
+     masks    L x u16: the free columns in intermediate symbol c
+     bits     L x RQ_PACKED(K') octets: the source symbols in it
+     frees    H x K' octets: each free column in the source symbols, over GF(256)
+     planes   H x 8 x RQ_PACKED(K') octets: the same, as bit planes, the lowest first */
+#define RQ_PACKED(count) (((size_t)(count) + 63) / 64 * 8)
+
 enum { RQ_WORDS_FIXED = 8, RQ_DEGREES = 31, RQ_WORDS = RQ_WORDS_FIXED + 2 * RQ_DEGREES + 2 + 1024, RQ_HEADER = 4 * RQ_WORDS };
 
 typedef struct {
@@ -55,9 +83,12 @@ typedef struct {
     uint32_t degree_limit, degrees;
     const uint8_t *degree;    /* (degree, bound) pairs */
     const uint8_t *rand;      /* V0..V3 */
-    const uint8_t *generator; /* NULL: none */
+    const uint8_t *masks;     /* NULL: no generator */
+    const uint8_t *bits, *frees, *planes;
+    size_t packed; /* RQ_PACKED(K') */
 } rq_code;
 
+size_t rq_plan_size(const rq_code *code); /* with a generator */
 int rq_open(rq_code *code, const uint8_t *plan, size_t length);
 size_t rq_lt_row(const rq_code *code, uint32_t isi, uint16_t columns[RQ_MAX_ROW]);
 /* The LDPC rows as (row, column) pairs, one call each. */
@@ -66,6 +97,8 @@ void rq_hdpc_taps(const rq_code *code, uint8_t *taps); /* 2 * (K' + S - 1) */
 
 /* ---- _solver.c ---- */
 
+/* after: what follows the header in a plan with a generator */
+int rq_make_generator(const rq_code *code, uint8_t *after);
 /* out: L x size octets. symbols[i]: encoding symbol isis[i], NULL for zeros. RQ_SINGULAR sets *deficiency to how many more symbols are needed at least. */
 int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out, size_t *deficiency);
 
@@ -84,10 +117,9 @@ typedef struct {
     uint32_t sbn, first_esi, count;
 } rq_slots;
 
-/* intermediate: L x size octets, or NULL where the plan has a generator */
+/* intermediate: L x size octets; not read where the plan has a generator */
 int rq_write_packets(const rq_code *code, const uint8_t *intermediate, const rq_source *source, const rq_slots *slots);
 int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *out);
-int rq_make_generator(const rq_code *code, uint8_t *out);
 
 typedef struct {
     const uint8_t *at; /* first symbol */

@@ -1,505 +1,139 @@
-/* Inactivation decoding (RFC 6330 5.4.2): intermediate symbols C from A * C = D.
+/* Inactivation decoding (RFC 6330 5.4.2), the values: intermediate symbols C from A * C = D, along the structure that _peeling.c found.
 
-   Structure first, values after. The structure depends on the ISIs alone and tells whether A has full rank; only then is a symbol touched.
+   First the rows left over, with the inactive columns left out; they give the inactive columns with the free ones zero, and these the pivots. Then the HDPC
+   rows give the free columns, and each column gets its share of them.
 
-   1. peel       a binary row with one active column makes that column a pivot; with no such row, a column is made inactive
-   2. bits       each pivot as a sum of inactive columns; the rows left over become a dense binary system in them
-   3. eliminate  that system: at most H columns stay free, each other inactive column is a sum of rows left over, plus free columns
-   4. masks      each column's free columns; the HDPC rows, applied to them by Horner's rule, give H equations over GF(256): invert them
-   5. values     the same three steps with symbols: rows left over, all columns with the free ones zero, then the free ones and their share in the rest
+   A plan's generator is the same for symbols that are bits: source symbol i is the i-th unit vector. */
 
-   The HDPC rows are dense and the only ones over GF(256); so they cost one pass over C. */
-
-#include "_raptorq.h"
+#include "_peeling.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define NONE UINT32_MAX
-
 typedef struct {
-    const rq_code *code;
-    uint32_t rows; /* S LDPC rows, then one LT row per symbol */
-    uint32_t *start;
-    uint16_t *columns; /* of row r: columns[start[r]] .. columns[start[r + 1] - 1] */
-    uint32_t longest;
-
-    uint32_t *pivot_row, *pivot_column, pivots; /* in the order in which they become known */
-    uint32_t *inactive, inactives;              /* columns */
-    uint32_t *left, lefts;                      /* rows that are no pivot's */
-    uint32_t *place;                            /* of column c in `inactive`, or NONE */
-
-    uint64_t *bits; /* left x bit_words: the row in inactive columns */
-    size_t bit_words;
-    uint64_t *mix; /* left x mix_words: which rows left over add up to this one */
-    size_t mix_words;
-    uint32_t *solved_by; /* of inactive column u: the row left over, or NONE if it is free */
-    uint32_t free_columns[RQ_MAX_HDPC], frees;
-    uint16_t *mask; /* of each column: its free columns */
-    uint8_t recover[RQ_MAX_HDPC * RQ_MAX_HDPC]; /* free columns from the H checks */
-    uint8_t *taps;
-} solver;
-
-static void *allocate(size_t count, size_t size) { return calloc(count ? count : 1, size); }
-
-static void release(solver *s) {
-    free(s->start);
-    free(s->columns);
-    free(s->pivot_row);
-    free(s->pivot_column);
-    free(s->inactive);
-    free(s->left);
-    free(s->place);
-    free(s->bits);
-    free(s->mix);
-    free(s->solved_by);
-    free(s->mask);
-    free(s->taps);
-}
-
-/* ---- rows ---- */
-
-typedef struct {
-    uint32_t *next;
-    uint16_t *columns; /* NULL: count only */
-} filling;
-
-static void ldpc_entry(void *context, uint32_t row, uint32_t column) {
-    filling *f = context;
-    if (f->columns) f->columns[f->next[row]] = (uint16_t)column;
-    f->next[row]++;
-}
-
-static int make_rows(solver *s, const uint32_t *isis, size_t count) {
-    const rq_code *code = s->code;
-    const uint32_t ldpc = code->ldpc;
-    s->rows = ldpc + (uint32_t)count;
-    s->start = allocate(s->rows + 1u, sizeof *s->start);
-    uint32_t *next = allocate(ldpc, sizeof *next);
-    if (!s->start || !next) goto no_memory;
-
-    filling f = {next, NULL};
-    rq_ldpc_entries(code, ldpc_entry, &f);
-    for (uint32_t row = 0; row < ldpc; row++) {
-        s->start[row + 1] = s->start[row] + next[row];
-        next[row] = s->start[row];
-    }
-    size_t capacity = s->start[ldpc] + 8 * count + RQ_MAX_ROW;
-    s->columns = allocate(capacity, sizeof *s->columns);
-    if (!s->columns) goto no_memory;
-    f.columns = s->columns;
-    rq_ldpc_entries(code, ldpc_entry, &f);
-    free(next);
-    next = NULL;
-
-    for (uint32_t row = ldpc; row < s->rows; row++) {
-        const size_t at = s->start[row];
-        if (at + RQ_MAX_ROW > capacity) {
-            capacity += capacity / 2 + RQ_MAX_ROW;
-            uint16_t *larger = realloc(s->columns, capacity * sizeof *larger);
-            if (!larger) goto no_memory;
-            s->columns = larger;
-        }
-        s->start[row + 1] = (uint32_t)(at + rq_lt_row(code, isis[row - ldpc], s->columns + at));
-    }
-    for (uint32_t row = 0; row < s->rows; row++) {
-        if (s->start[row + 1] - s->start[row] > s->longest) s->longest = s->start[row + 1] - s->start[row];
-    }
-    return RQ_OK;
-no_memory:
-    free(next);
-    return RQ_NO_MEMORY;
-}
-
-/* ---- 1. peel ---- */
-
-typedef struct {
-    uint32_t *first, *user; /* rows that hold LT column c: user[first[c]] .. */
-    uint16_t *weight;       /* active columns of a row (saturating at 65,535 would need W > 65,535) */
-    uint16_t *active_sum;   /* XOR of them: with one left, it is that one */
-    uint32_t *ready, readies, *pairs, pair_count;
-    uint16_t *votes;
-    uint8_t *gone; /* LT column: pivot or inactive */
-} peeling;
-
-static void leave(peeling *p, uint32_t column) {
-    p->gone[column] = 1;
-    for (uint32_t i = p->first[column]; i < p->first[column + 1]; i++) {
-        const uint32_t row = p->user[i];
-        p->active_sum[row] ^= (uint16_t)column;
-        const uint16_t weight = --p->weight[row];
-        if (weight == 1) p->ready[p->readies++] = row;
-        else if (weight == 2) p->pairs[p->pair_count++] = row;
-    }
-}
-
-/* The column that most rows of weight 2 share: without it they all become pivots. Without such rows, one of a lightest row; else any. */
-static uint32_t choose_inactive(const solver *s, peeling *p, uint32_t *scan) {
-    uint32_t kept = 0, best = NONE, best_votes = 0;
-    for (uint32_t i = 0; i < p->pair_count; i++) {
-        const uint32_t row = p->pairs[i];
-        if (p->weight[row] != 2) continue;
-        p->pairs[kept++] = row;
-        for (uint32_t k = s->start[row]; k < s->start[row + 1]; k++) {
-            const uint16_t column = s->columns[k];
-            if (column >= s->code->lt || p->gone[column]) continue;
-            if (++p->votes[column] > best_votes) {
-                best_votes = p->votes[column];
-                best = column;
-            }
-        }
-    }
-    p->pair_count = kept;
-    for (uint32_t i = 0; i < kept; i++) {
-        for (uint32_t k = s->start[p->pairs[i]]; k < s->start[p->pairs[i] + 1]; k++) {
-            if (s->columns[k] < s->code->lt) p->votes[s->columns[k]] = 0;
-        }
-    }
-    if (best != NONE) return best;
-
-    uint32_t lightest = NONE;
-    for (uint32_t row = 0; row < s->rows; row++) {
-        if (p->weight[row] > 1 && (lightest == NONE || p->weight[row] < p->weight[lightest])) lightest = row;
-    }
-    if (lightest != NONE) {
-        for (uint32_t k = s->start[lightest]; k < s->start[lightest + 1]; k++) {
-            if (s->columns[k] < s->code->lt && !p->gone[s->columns[k]]) return s->columns[k];
-        }
-    }
-    while (p->gone[*scan]) ++*scan;
-    return *scan;
-}
-
-static int peel(solver *s) {
-    const uint32_t lt = s->code->lt, total = s->code->total;
-    int status = RQ_NO_MEMORY;
-    uint8_t *used = allocate(s->rows, 1);
-    peeling p = {
-        .first = allocate(lt + 1u, sizeof(uint32_t)),
-        .user = allocate(s->start[s->rows], sizeof(uint32_t)),
-        .weight = allocate(s->rows, sizeof(uint16_t)),
-        .active_sum = allocate(s->rows, sizeof(uint16_t)),
-        .ready = allocate(s->rows, sizeof(uint32_t)),
-        .pairs = allocate(s->rows, sizeof(uint32_t)),
-        .votes = allocate(lt, sizeof(uint16_t)),
-        .gone = allocate(lt, 1),
-    };
-    s->pivot_row = allocate(lt, sizeof(uint32_t));
-    s->pivot_column = allocate(lt, sizeof(uint32_t));
-    s->inactive = allocate(total, sizeof(uint32_t));
-    s->left = allocate(s->rows, sizeof(uint32_t));
-    s->place = allocate(total, sizeof(uint32_t));
-    if (!used || !p.first || !p.user || !p.weight || !p.active_sum || !p.ready || !p.pairs || !p.votes || !p.gone || !s->pivot_row || !s->pivot_column ||
-        !s->inactive || !s->left || !s->place)
-        goto done;
-
-    for (uint32_t row = 0; row < s->rows; row++) {
-        for (uint32_t k = s->start[row]; k < s->start[row + 1]; k++) {
-            const uint16_t column = s->columns[k];
-            if (column >= lt) continue;
-            p.first[column + 1]++;
-            p.weight[row]++;
-            p.active_sum[row] ^= column;
-        }
-        if (p.weight[row] == 1) p.ready[p.readies++] = row;
-        else if (p.weight[row] == 2) p.pairs[p.pair_count++] = row;
-    }
-    for (uint32_t column = 0; column < lt; column++) p.first[column + 1] += p.first[column];
-    for (uint32_t row = s->rows; row-- > 0;) {
-        for (uint32_t k = s->start[row]; k < s->start[row + 1]; k++) {
-            if (s->columns[k] < lt) p.user[--p.first[s->columns[k] + 1u]] = row;
-        }
-    }
-    /* first[c + 1] now holds the start of c */
-    memmove(p.first, p.first + 1, lt * sizeof *p.first);
-    p.first[lt] = 0;
-    for (uint32_t row = 0; row < s->rows; row++) {
-        for (uint32_t k = s->start[row]; k < s->start[row + 1]; k++) p.first[lt] += s->columns[k] < lt;
-    }
-
-    uint32_t scan = 0;
-    status = RQ_OK;
-    while (s->pivots + s->inactives < lt) {
-        if (p.readies) {
-            const uint32_t row = p.ready[--p.readies];
-            const uint32_t column = p.active_sum[row];
-            if (p.weight[row] != 1 || used[row] || column >= lt || p.gone[column]) continue;
-            used[row] = 1;
-            s->pivot_row[s->pivots] = row;
-            s->pivot_column[s->pivots++] = column;
-            leave(&p, column);
-        } else {
-            if (s->inactives + s->code->pi >= RQ_MAX_INACTIVE) {
-                status = RQ_SINGULAR;
-                goto done;
-            }
-            const uint32_t column = choose_inactive(s, &p, &scan);
-            s->inactive[s->inactives++] = column;
-            leave(&p, column);
-        }
-    }
-    for (uint32_t column = lt; column < total; column++) s->inactive[s->inactives++] = column;
-    for (uint32_t column = 0; column < total; column++) s->place[column] = NONE;
-    for (uint32_t u = 0; u < s->inactives; u++) s->place[s->inactive[u]] = u;
-    for (uint32_t row = 0; row < s->rows; row++) {
-        if (!used[row]) s->left[s->lefts++] = row;
-    }
-done:
-    free(used);
-    free(p.first);
-    free(p.user);
-    free(p.weight);
-    free(p.active_sum);
-    free(p.ready);
-    free(p.pairs);
-    free(p.votes);
-    free(p.gone);
-    return status;
-}
-
-/* ---- 2. and 3. the dense binary system ---- */
-
-static void add_row_bits(const solver *s, const uint64_t *known, uint32_t row, uint32_t skip, uint64_t *bits) {
-    for (uint32_t k = s->start[row]; k < s->start[row + 1]; k++) {
-        const uint32_t column = s->columns[k];
-        if (column == skip) continue;
-        const uint32_t u = s->place[column];
-        if (u != NONE) {
-            bits[u / 64] ^= (uint64_t)1 << (u % 64);
-        } else {
-            for (size_t i = 0; i < s->bit_words; i++) bits[i] ^= known[column * s->bit_words + i];
-        }
-    }
-}
-
-static int make_bits(solver *s) {
-    s->bit_words = (s->inactives + 63) / 64;
-    s->mix_words = (s->lefts + 63) / 64;
-    uint64_t *known = allocate(s->code->lt, s->bit_words * 8);
-    s->bits = allocate(s->lefts, s->bit_words * 8);
-    s->mix = allocate(s->lefts, s->mix_words * 8);
-    if (!known || !s->bits || !s->mix) {
-        free(known);
-        return RQ_NO_MEMORY;
-    }
-    for (uint32_t i = 0; i < s->pivots; i++) add_row_bits(s, known, s->pivot_row[i], s->pivot_column[i], known + s->pivot_column[i] * s->bit_words);
-    for (uint32_t i = 0; i < s->lefts; i++) {
-        add_row_bits(s, known, s->left[i], NONE, s->bits + i * s->bit_words);
-        s->mix[i * s->mix_words + i / 64] = (uint64_t)1 << (i % 64);
-    }
-    free(known);
-    return RQ_OK;
-}
-
-static int has_bit(const uint64_t *bits, uint32_t at) { return bits[at / 64] >> (at % 64) & 1; }
-
-/* Gauss-Jordan. A row that has been chosen is marked in `taken`; rows keep their places. */
-static int eliminate_bits(solver *s, size_t *deficiency) {
-    uint8_t *taken = allocate(s->lefts, 1);
-    s->solved_by = allocate(s->inactives, sizeof *s->solved_by);
-    if (!taken || !s->solved_by) {
-        free(taken);
-        return RQ_NO_MEMORY;
-    }
-    size_t frees = 0;
-    for (uint32_t u = 0; u < s->inactives; u++) {
-        uint32_t pivot = 0;
-        while (pivot < s->lefts && (taken[pivot] || !has_bit(s->bits + pivot * s->bit_words, u))) pivot++;
-        if (pivot == s->lefts) {
-            s->solved_by[u] = NONE;
-            if (frees < RQ_MAX_HDPC) s->free_columns[frees] = u;
-            frees++;
-            continue;
-        }
-        taken[pivot] = 1;
-        s->solved_by[u] = pivot;
-        const uint64_t *bits = s->bits + pivot * s->bit_words, *mix = s->mix + pivot * s->mix_words;
-        for (uint32_t i = 0; i < s->lefts; i++) {
-            if (i == pivot || !has_bit(s->bits + i * s->bit_words, u)) continue;
-            for (size_t k = u / 64; k < s->bit_words; k++) s->bits[i * s->bit_words + k] ^= bits[k];
-            for (size_t k = 0; k < s->mix_words; k++) s->mix[i * s->mix_words + k] ^= mix[k];
-        }
-    }
-    free(taken);
-    if (frees > s->code->hdpc) {
-        *deficiency = frees - s->code->hdpc;
-        return RQ_SINGULAR;
-    }
-    s->frees = (uint32_t)frees;
-    return RQ_OK;
-}
-
-/* ---- 4. the free columns ---- */
-
-/* recover = the left inverse of the H x f matrix: `system` is H x (f + H), its right half the identity. */
-static int invert(solver *s, uint8_t *system, size_t *deficiency) {
-    const uint32_t h = s->code->hdpc, f = s->frees, width = f + h;
-    uint32_t rank = 0;
-    for (uint32_t column = 0; column < f; column++) {
-        uint32_t pivot = rank;
-        while (pivot < h && !system[pivot * width + column]) pivot++;
-        if (pivot == h) continue;
-        for (uint32_t k = 0; k < width; k++) {
-            const uint8_t swap = system[pivot * width + k];
-            system[pivot * width + k] = system[rank * width + k];
-            system[rank * width + k] = swap;
-        }
-        const uint8_t scale = rq_inverse(system[rank * width + column]);
-        for (uint32_t k = 0; k < width; k++) system[rank * width + k] = rq_multiply(scale, system[rank * width + k]);
-        for (uint32_t row = 0; row < h; row++) {
-            const uint8_t factor = system[row * width + column];
-            if (row == rank || !factor) continue;
-            for (uint32_t k = 0; k < width; k++) system[row * width + k] ^= rq_multiply(factor, system[rank * width + k]);
-        }
-        rank++;
-    }
-    if (rank < f) {
-        *deficiency = f - rank;
-        return RQ_SINGULAR;
-    }
-    for (uint32_t row = 0; row < f; row++) memcpy(s->recover + row * h, system + row * width + f, h);
-    return RQ_OK;
-}
-
-/* The H HDPC rows applied to L rows of `size` octets; checks is H x size, zero before. RFC 6330 5.3.3.3: MT * GAMMA | I_H */
-static void apply_hdpc(const solver *s, const uint8_t *rows, size_t size, uint8_t *running, uint8_t *checks) {
-    const rq_code *code = s->code;
-    const rq_arithmetic *gf = rq_arithmetic_now();
-    const size_t last = code->padded + code->ldpc - 1u;
-    memset(running, 0, size);
-    gf->accumulate(checks, s->taps, rows, last, running, size);
-    uint8_t power = 1;
-    gf->multiply_add(running, running, 3, size); /* 2x = x + 3x */
-    gf->multiply_add(running, rows + last * size, 1, size);
-    for (uint32_t i = 0; i < code->hdpc; i++) {
-        gf->multiply_add(checks + i * size, running, power, size);
-        gf->multiply_add(checks + i * size, rows + (last + 1 + i) * size, 1, size);
-        power = rq_multiply(power, 2);
-    }
-}
-
-static int make_masks(solver *s, size_t *deficiency) {
-    const uint32_t total = s->code->total, h = s->code->hdpc, f = s->frees;
-    s->mask = allocate(total, sizeof *s->mask);
-    s->taps = allocate(2u * (s->code->padded + s->code->ldpc), 1);
-    uint8_t *unpacked = allocate(total, RQ_MAX_HDPC);
-    if (!s->mask || !s->taps || !unpacked) {
-        free(unpacked);
-        return RQ_NO_MEMORY;
-    }
-    for (uint32_t u = 0; u < s->inactives; u++) {
-        uint16_t mask = 0;
-        for (uint32_t i = 0; i < f; i++) {
-            const int in = s->solved_by[u] == NONE ? s->free_columns[i] == u : has_bit(s->bits + s->solved_by[u] * s->bit_words, s->free_columns[i]);
-            mask |= (uint16_t)(in << i);
-        }
-        s->mask[s->inactive[u]] = mask;
-    }
-    for (uint32_t i = 0; i < s->pivots; i++) {
-        uint16_t mask = 0;
-        for (uint32_t k = s->start[s->pivot_row[i]]; k < s->start[s->pivot_row[i] + 1]; k++) {
-            if (s->columns[k] != s->pivot_column[i]) mask ^= s->mask[s->columns[k]];
-        }
-        s->mask[s->pivot_column[i]] = mask;
-    }
-    rq_hdpc_taps(s->code, s->taps);
-    for (uint32_t column = 0; column < total; column++) {
-        for (uint32_t i = 0; i < f; i++) unpacked[column * RQ_MAX_HDPC + i] = s->mask[column] >> i & 1;
-    }
-    uint8_t running[RQ_MAX_HDPC], checks[RQ_MAX_HDPC * RQ_MAX_HDPC] = {0}, system[RQ_MAX_HDPC * 2 * RQ_MAX_HDPC] = {0};
-    apply_hdpc(s, unpacked, RQ_MAX_HDPC, running, checks);
-    free(unpacked);
-    for (uint32_t i = 0; i < h; i++) {
-        memcpy(system + i * (f + h), checks + i * RQ_MAX_HDPC, f);
-        system[i * (f + h) + f + i] = 1;
-    }
-    return invert(s, system, deficiency);
-}
-
-/* ---- 5. values ---- */
-
-typedef struct {
-    const uint8_t *const *symbols;
+    const uint8_t *const *symbols; /* of the LT rows; NULL for zeros */
     size_t size;
-    uint8_t *out;
+    uint8_t *out; /* L x size */
     const uint8_t **terms; /* scratch: pointers to sum */
 } values;
 
-/* out column or row = its symbol + its other columns; with the inactive ones left out before they are known */
-static void sum_row(const solver *s, const values *v, uint32_t row, uint32_t skip, int with_inactive, uint8_t *to) {
+static void sum_row(const rq_structure *s, const values *v, uint32_t row, uint32_t skip, int with_inactive, uint8_t *to) {
     size_t count = 0;
     if (row >= s->code->ldpc && v->symbols[row - s->code->ldpc]) v->terms[count++] = v->symbols[row - s->code->ldpc];
     for (uint32_t k = s->start[row]; k < s->start[row + 1]; k++) {
         const uint32_t column = s->columns[k];
-        if (column != skip && (with_inactive || s->place[column] == NONE)) v->terms[count++] = v->out + column * v->size;
+        if (column != skip && (with_inactive || s->place[column] == RQ_NONE)) v->terms[count++] = v->out + column * v->size;
     }
     rq_arithmetic_now()->sum(to, v->terms, count, v->size);
 }
 
-static int apply_values(const solver *s, values *v) {
-    const rq_arithmetic *gf = rq_arithmetic_now();
-    const uint32_t h = s->code->hdpc, f = s->frees;
-    const size_t size = v->size, terms = (s->longest > s->lefts ? s->longest : s->lefts) + 2u;
-    /* rows left over, later the H checks and the free columns with a running sum */
-    const size_t scratch_rows = s->lefts > 2u * h + 1u ? s->lefts : 2u * h + 1u;
-    uint8_t *scratch = allocate(scratch_rows, size);
-    v->terms = allocate(terms, sizeof *v->terms);
-    if (!scratch || !v->terms) {
-        free(scratch);
+static void sum_pivots(const rq_structure *s, const values *v, int with_inactive) {
+    for (uint32_t i = 0; i < s->pivots; i++) {
+        sum_row(s, v, s->pivot_row[i], s->pivot_column[i], with_inactive, v->out + s->pivot_column[i] * v->size);
+    }
+}
+
+/* All columns, with the free ones zero. */
+static int binary_values(const rq_structure *s, values *v) {
+    const size_t most = s->longest > s->lefts ? s->longest : s->lefts;
+    uint8_t *left = malloc(s->lefts * v->size + 1);
+    v->terms = malloc((most + 2) * sizeof *v->terms);
+    if (!left || !v->terms) {
+        free(left);
         free((void *)v->terms);
         return RQ_NO_MEMORY;
     }
-    for (uint32_t i = 0; i < s->pivots; i++) sum_row(s, v, s->pivot_row[i], s->pivot_column[i], 0, v->out + s->pivot_column[i] * size);
-    for (uint32_t i = 0; i < s->lefts; i++) sum_row(s, v, s->left[i], NONE, 0, scratch + i * size);
+    sum_pivots(s, v, 0);
+    for (uint32_t i = 0; i < s->lefts; i++) sum_row(s, v, s->left[i], RQ_NONE, 0, left + i * v->size);
     for (uint32_t u = 0; u < s->inactives; u++) {
         size_t count = 0;
         const uint32_t row = s->solved_by[u];
-        for (uint32_t i = 0; row != NONE && i < s->lefts; i++) {
-            if (has_bit(s->mix + row * s->mix_words, i)) v->terms[count++] = scratch + i * size;
+        for (uint32_t i = 0; row != RQ_NONE && i < s->lefts; i++) {
+            if (rq_has_bit(s->mix + row * s->mix_words, i)) v->terms[count++] = left + i * v->size;
         }
-        gf->sum(v->out + s->inactive[u] * size, v->terms, count, size);
+        rq_arithmetic_now()->sum(v->out + s->inactive[u] * v->size, v->terms, count, v->size);
     }
-    for (uint32_t i = 0; i < s->pivots; i++) sum_row(s, v, s->pivot_row[i], s->pivot_column[i], 1, v->out + s->pivot_column[i] * size);
-
-    if (f) {
-        uint8_t *checks = scratch, *free_values = scratch + h * size, *running = scratch + 2u * h * size;
-        uint8_t *to[RQ_MAX_HDPC];
-        memset(checks, 0, h * size);
-        apply_hdpc(s, v->out, size, running, checks);
-        for (uint32_t i = 0; i < h; i++) v->terms[i] = checks + i * size;
-        for (uint32_t i = 0; i < f; i++) to[i] = free_values + i * size;
-        gf->product(to, f, s->recover, h, v->terms, h, size);
-        for (uint32_t column = 0; column < s->code->total; column++) {
-            size_t count = 0;
-            v->terms[count++] = v->out + column * size;
-            for (uint32_t i = 0; i < f; i++) {
-                if (s->mask[column] >> i & 1) v->terms[count++] = to[i];
-            }
-            if (count > 1) gf->sum(v->out + column * size, v->terms, count, size);
-        }
-    }
-    free(scratch);
+    sum_pivots(s, v, 1);
+    free(left);
     free((void *)v->terms);
     return RQ_OK;
 }
 
-int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out, size_t *deficiency) {
-    *deficiency = 1;
-    if (count < code->padded) {
-        *deficiency = code->padded - count;
-        return RQ_SINGULAR;
+/* The free columns, f x size, from all columns with the free ones zero. */
+static int free_values(const rq_structure *s, const uint8_t *rows, size_t size, int packed, uint8_t *out) {
+    const size_t h = s->code->hdpc;
+    uint8_t *scratch = malloc((RQ_CHUNK + 1 + h) * size), *to[RQ_MAX_HDPC];
+    if (!scratch) return RQ_NO_MEMORY;
+    uint8_t *checks = scratch + (RQ_CHUNK + 1) * size;
+    const uint8_t *from[RQ_MAX_HDPC];
+    rq_apply_hdpc(s, rows, size, packed, scratch, checks);
+    for (size_t i = 0; i < h; i++) from[i] = checks + i * size;
+    for (size_t i = 0; i < s->frees; i++) to[i] = out + i * size;
+    rq_arithmetic_now()->product(to, s->frees, s->recover, h, from, h, size);
+    free(scratch);
+    return RQ_OK;
+}
+
+static void add_free_values(const rq_structure *s, const uint8_t *frees, size_t size, uint8_t *out) {
+    const uint8_t *terms[RQ_MAX_HDPC + 1];
+    for (uint32_t column = 0; column < s->code->total; column++) {
+        size_t count = 0;
+        terms[count++] = out + column * size;
+        for (uint32_t i = 0; i < s->frees; i++) {
+            if (s->mask[column] >> i & 1) terms[count++] = frees + i * size;
+        }
+        if (count > 1) rq_arithmetic_now()->sum(out + column * size, terms, count, size);
     }
-    if (count > RQ_MAX_ESI || !size) return RQ_INVALID;
-    solver s = {.code = code};
-    int status = make_rows(&s, isis, count);
-    if (status == RQ_OK) status = peel(&s);
-    if (status == RQ_OK) status = make_bits(&s);
-    if (status == RQ_OK) status = eliminate_bits(&s, deficiency);
-    if (status == RQ_OK) status = make_masks(&s, deficiency);
+}
+
+int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out, size_t *deficiency) {
+    rq_structure s;
+    int status = rq_analyse(&s, code, isis, count, deficiency);
     if (status == RQ_OK) {
         values v = {symbols, size, out, NULL};
-        status = apply_values(&s, &v);
+        status = binary_values(&s, &v);
     }
-    release(&s);
+    if (status == RQ_OK && s.frees) {
+        uint8_t *frees = malloc(s.frees * size);
+        status = frees ? free_values(&s, out, size, 0, frees) : RQ_NO_MEMORY;
+        if (status == RQ_OK) add_free_values(&s, frees, size, out);
+        free(frees);
+    }
+    rq_release(&s);
+    return status;
+}
+
+int rq_make_generator(const rq_code *code, uint8_t *after) {
+    const size_t padded = code->padded, packed = code->packed, h = code->hdpc;
+    uint8_t *bits = after + 2 * (size_t)code->total, *frees = bits + code->total * packed, *planes = frees + h * padded;
+    uint8_t *units = calloc(padded, packed);
+    const uint8_t **symbols = malloc(padded * sizeof *symbols);
+    uint32_t *isis = malloc(padded * sizeof *isis);
+    rq_structure s = {0};
+    int status = RQ_NO_MEMORY;
+    if (!units || !symbols || !isis) goto done;
+    for (uint32_t i = 0; i < padded; i++) {
+        isis[i] = i;
+        units[i * packed + i / 8] = (uint8_t)(1u << (i % 8));
+        symbols[i] = units + i * packed;
+    }
+    size_t deficiency;
+    status = rq_analyse(&s, code, isis, padded, &deficiency);
+    if (status != RQ_OK) goto done;
+    values v = {symbols, packed, bits, NULL};
+    status = binary_values(&s, &v);
+    memset(frees, 0, h * (padded + 8 * packed));
+    if (status == RQ_OK) status = free_values(&s, bits, padded, 1, frees);
+    memcpy(after, s.mask, 2 * (size_t)code->total);
+    for (size_t i = 0; i < h * padded; i++) {
+        uint8_t *plane = planes + i / padded * 8 * packed;
+        const size_t column = i % padded;
+        for (size_t bit = 0; bit < 8; bit++) plane[bit * packed + column / 8] |= (uint8_t)((frees[i] >> bit & 1) << (column % 8));
+    }
+done:
+    rq_release(&s);
+    free(units);
+    free((void *)symbols);
+    free(isis);
     return status;
 }

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 Octets = npt.NDArray[np.uint8]
 
-_EIGHT_FROM = 128  # rows of a binary product from which tables of 256 sums pay better than tables of 16
-
 
 def _tables() -> tuple[Octets, Octets]:
     exponent = np.zeros(510, np.uint8)
@@ -54,38 +52,43 @@ def eliminate(matrix: Octets, columns: int) -> int:
     return rank
 
 
-def product(coefficients: Octets, rows: Octets) -> Octets:
-    """The matrix product of (n x terms) coefficients and (terms x size) rows.
+def binary_product(bits: Octets, rows: Octets) -> Octets:
+    """The sums of `rows` (terms x size) that each row of `bits` (n x terms, zeros and ones) picks.
 
-    The coefficients' bit planes are eight binary matrices over the same rows. For each group of rows, all its 2^k sums
-    are made once (Four Russians) and each plane of each coefficient row picks one. Then the planes are joined by
-    Horner's rule.
+    Four Russians: for each group of k rows all 2^k sums are made once, and each row of bits picks one of them.
     """
-    count, terms = coefficients.shape
+    count, terms = bits.shape
     size = rows.shape[1]
-    group = 8 if 8 * count >= _EIGHT_FROM else 4
+    group = min(range(2, 9), key=lambda k: ((1 << k) + 2 * count) / k)  # a sum costs about half of what a pick does
     groups = -(-terms // group)
     padded = np.zeros((count, groups * group), np.uint8)
-    padded[:, :terms] = coefficients
-    planes = (
-        np.unpackbits(padded[:, :, None], axis=2).transpose(2, 0, 1).reshape(8 * count, groups, group)
-    )  # the highest bit first
-    picks = np.packbits(planes, axis=2)[:, :, 0] >> (8 - group)
+    padded[:, :terms] = bits
+    picks = np.packbits(padded.reshape(count, groups, group), axis=2, bitorder="little")[:, :, 0]
     picks = np.ascontiguousarray(picks.T, dtype=np.intp)
 
     sums = np.zeros((1 << group, size), np.uint8)
-    picked = np.empty((8 * count, size), np.uint8)
-    total = np.zeros((8 * count, size), np.uint8)
+    picked = np.empty((count, size), np.uint8)
+    total = np.zeros((count, size), np.uint8)
     for number in range(groups):
         for i in range(group):
-            at = group * number + group - 1 - i
+            at = group * number + i
             if at < terms:
                 np.bitwise_xor(sums[: 1 << i], rows[at], out=sums[1 << i : 2 << i])
-            else:
-                sums[1 << i : 2 << i] = sums[: 1 << i]
         np.take(sums, picks[number], axis=0, out=picked, mode="clip")
         total ^= picked
-    result = total[:count]
-    for plane in range(1, 8):
-        result = double(result) ^ total[plane * count : (plane + 1) * count]
+    return total
+
+
+def join_planes(planes: Octets) -> Octets:
+    """From (8 x n x size) multiples of 1, 2, 4, ... 128, their sum (n x size), by Horner's rule."""
+    result = planes[7]
+    for bit in range(6, -1, -1):
+        result = double(result) ^ planes[bit]
     return result
+
+
+def product(coefficients: Octets, rows: Octets) -> Octets:
+    """The matrix product of (n x terms) coefficients and (terms x size) rows: eight binary products at once."""
+    count, terms = coefficients.shape
+    planes = np.unpackbits(coefficients[None], axis=0, bitorder="little").reshape(8 * count, terms)
+    return join_planes(binary_product(planes, rows).reshape(8, count, -1))

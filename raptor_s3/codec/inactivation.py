@@ -18,7 +18,7 @@ Invariant: the result is C, or else how many more symbols are needed at least, e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -130,10 +130,25 @@ def _apply_hdpc(code: Code, rows: Octets) -> Octets:
     return checks
 
 
-def solve(code: Code, isis: Sequence[int], symbols: Octets) -> tuple[Octets | None, int]:
-    """(the L intermediate symbols, 0) from encoding symbols `symbols[i]` with ISI `isis[i]`, padding symbols included.
+class Solution(NamedTuple):
+    """Intermediate symbol c is values[c] plus the rows of `free` that in_column[c] marks."""
 
-    (None, how many more symbols are needed at least) when these do not determine them.
+    values: Octets  # L x size: the symbols with the free columns zero
+    in_column: Octets  # L x f, zeros and ones
+    free: Octets  # f x size: the free columns
+
+    def symbols(self) -> Octets:
+        """The L intermediate symbols."""
+        result = self.values.copy()
+        for place, value in enumerate(self.free):
+            result[self.in_column[:, place] == 1] ^= value
+        return result
+
+
+def solve(code: Code, isis: Sequence[int], symbols: Octets) -> tuple[Solution | None, int]:
+    """(solution, 0) from encoding symbols `symbols[i]` with ISI `isis[i]`, padding symbols included.
+
+    (None, how many more symbols are needed at least) when these do not determine the intermediate symbols.
     """
     if len(isis) < code.padded:
         return None, code.padded - len(isis)
@@ -161,7 +176,8 @@ def solve(code: Code, isis: Sequence[int], symbols: Octets) -> tuple[Octets | No
 
     for number, column in peeling.pivots.items():
         bits[column], known[column] = combine(number, column)
-    solved, free = _reduce([combine(number, -1) for number in range(len(rows)) if number not in peeling.pivots], len(inactive))
+    equations = [combine(number, -1) for number in range(len(rows)) if number not in peeling.pivots]
+    solved, free = _reduce(equations, len(inactive))
     if len(free) > code.hdpc:
         return None, len(free) - code.hdpc
 
@@ -180,10 +196,7 @@ def solve(code: Code, isis: Sequence[int], symbols: Octets) -> tuple[Octets | No
     rank = eliminate(system, len(free))
     if rank < len(free):
         return None, len(free) - rank
-    result = np.ascontiguousarray(full[:, :size])
-    for place in range(len(free)):
-        result[full[:, size + place] == 1] ^= system[place, len(free) :]
-    return result, 0
+    return Solution(full[:, :size], full[:, size:], system[: len(free), len(free) :]), 0
 
 
 def encode(code: Code, isis: Sequence[int], intermediate: Octets) -> Octets:

@@ -29,9 +29,44 @@ def _octets(data: Buffer) -> Octets:
     return np.frombuffer(memoryview(data).cast("B"), np.uint8)
 
 
-def _generator(plan: Buffer, code: Code) -> Octets | None:
-    octets = _octets(plan)[HEADER_SIZE:]
-    return octets.reshape(code.total, code.padded) if octets.size else None
+class _Generator:
+    """The part of a plan after its header (_raptorq.h tells its layout)."""
+
+    def __init__(self, plan: Buffer, code: Code) -> None:
+        octets = _octets(plan)
+        packed = -(-code.padded // 64) * 8
+        at, parts = HEADER_SIZE, []
+        for count, width in ((code.total, 2), (code.total, packed), (code.hdpc, code.padded), (8 * code.hdpc, packed)):
+            parts.append(octets[at : at + count * width].reshape(count, width))
+            at += count * width
+        self.code = code
+        self.masks, self.bits, self.frees, self.planes = parts
+
+    @staticmethod
+    def of(plan: Buffer, code: Code) -> _Generator | None:
+        return _Generator(plan, code) if memoryview(plan).nbytes > HEADER_SIZE else None
+
+    def apply(self, isis: list[int], source: Octets) -> Octets:
+        """Encoding symbols `isis` of the source symbols (K x T)."""
+        terms = len(source)
+        bits, marks = self._rows(isis)
+        if len(isis) <= self.code.hdpc:
+            return gf256.product((bits ^ gf256.binary_product(marks, self.frees))[:, :terms], source)
+        planes = np.unpackbits(self.planes, axis=1, count=terms, bitorder="little")
+        sums = gf256.binary_product(np.concatenate([bits[:, :terms], planes]), source)
+        by_bit = sums[len(isis) :].reshape(self.code.hdpc, 8, -1).transpose(1, 0, 2)
+        return sums[: len(isis)] ^ gf256.binary_product(marks, gf256.join_planes(by_bit))
+
+    def coefficients(self, isis: list[int]) -> Octets:
+        """The same symbols' coefficients of the K' source symbols."""
+        bits, marks = self._rows(isis)
+        return bits ^ gf256.binary_product(marks, self.frees)
+
+    def _rows(self, isis: list[int]) -> tuple[Octets, Octets]:
+        bits = np.unpackbits(inactivation.encode(self.code, isis, self.bits), axis=1, count=self.code.padded, bitorder="little")
+        masks = inactivation.encode(self.code, isis, self.masks).view(np.uint16)
+        marks = masks >> np.arange(self.code.hdpc, dtype=np.uint16) & np.uint16(1)
+        return bits, marks.astype(np.uint8)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -52,26 +87,39 @@ def _source(code: Code, data: Buffer, start: int, length: int, symbols: int, siz
     return source
 
 
-def _solve_source(code: Code, source: Octets) -> Octets:
+def _solve_source(code: Code, source: Octets) -> inactivation.Solution:
     padded = np.zeros((code.padded, source.shape[1]), np.uint8)
     padded[: len(source)] = source
-    intermediate, _ = inactivation.solve(code, range(code.padded), padded)
-    if intermediate is None:
+    solution, _ = inactivation.solve(code, range(code.padded), padded)
+    if solution is None:
         raise ValueError("A is singular")
-    return intermediate
+    return solution
 
 
 def make_plan(header: Buffer, /) -> bytes:
-    """The plan with a generator: the intermediate symbols of the identity (L x K' octets). ValueError if A is singular."""
+    """The plan with a generator for the K' of `header`. ValueError if A is singular."""
     header = bytes(header)
     code = code_of(header)
-    return header + _solve_source(code, np.eye(code.padded, dtype=np.uint8)).tobytes()
+    solution = _solve_source(code, np.eye(code.padded, dtype=np.uint8))
+    in_column = np.zeros((code.total, 16), np.uint8)
+    in_column[:, : code.hdpc] = solution.in_column
+    masks = np.packbits(in_column, axis=1, bitorder="little").view("<u2").astype(np.uint16)
+    planes = np.unpackbits(solution.free[:, :, None], axis=2, bitorder="little").transpose(0, 2, 1)
+    parts = (masks, _packed(solution.values), solution.free, _packed(planes.reshape(8 * code.hdpc, code.padded)))
+    return header + b"".join(part.tobytes() for part in parts)
+
+
+def _packed(bits: Octets) -> Octets:
+    """Rows of zeros and ones as rows of bits, padded to a multiple of eight octets."""
+    padded = np.zeros((len(bits), -(-bits.shape[1] // 64) * 64), np.uint8)
+    padded[:, : bits.shape[1]] = bits
+    return np.packbits(padded, axis=1, bitorder="little")
 
 
 def make_intermediate(plan: Buffer, data: Buffer, start: int, length: int, symbols: int, size: int, /) -> bytes:
     """The L intermediate symbols of a source block, back to back."""
     code = code_of(bytes(plan))
-    return _solve_source(code, _source(code, data, start, length, symbols, size)).tobytes()
+    return _solve_source(code, _source(code, data, start, length, symbols, size)).symbols().tobytes()
 
 
 def write_packets(
@@ -116,10 +164,9 @@ def write_packets(
     slots[:own, slot - size :] = source[first_esi : first_esi + own]
     if own < count:
         isis = [esi + code.padded - symbols for esi in range(first_esi + own, first_esi + count)]
-        generator = _generator(plan, code)
+        generator = _Generator.of(plan, code)
         if generator is not None:
-            rows = inactivation.encode(code, isis, generator)
-            slots[own:, slot - size :] = gf256.product(rows[:, :symbols], source)
+            slots[own:, slot - size :] = generator.apply(isis, source)
         else:
             _require(len(intermediate) == code.total * size, "neither a generator nor intermediate symbols")  # type: ignore[arg-type]
             slots[own:, slot - size :] = inactivation.encode(code, isis, _octets(intermediate).reshape(-1, size))
@@ -170,29 +217,26 @@ def decode(
     block = np.zeros((symbols, size), np.uint8)
     block[found] = slots[[held[esi] for esi in found]]
     if lost:
-        generator = _generator(plan, code)
+        generator = _Generator.of(plan, code)
         repaired = slots[[held[esi] for esi in repair]]
         isis = [esi + code.padded - symbols for esi in repair]
         if generator is None or (symbols >= _SPARSE_FROM and len(lost) > symbols // 3):
             missing = _restore_sparse(code, block, lost, isis, repaired)
         else:
-            missing = _restore_dense(code, generator, block, lost, isis, repaired)
+            missing = _restore_dense(generator, block, lost, isis, repaired)
         if missing:
             return len(held), missing, None
     return len(held), 0, block.tobytes()[:length]
 
 
-def _restore_dense(code: Code, generator: Octets, block: Octets, lost: list[int], isis: list[int], repaired: Octets) -> int:
+def _restore_dense(generator: _Generator, block: Octets, lost: list[int], isis: list[int], repaired: Octets) -> int:
     """Fill in the lost rows of `block` (zero before) from repair symbols; 0, or how many more are needed."""
-    rows = inactivation.encode(code, isis, generator)[:, : len(block)]
-    system = np.concatenate([rows[:, lost], np.eye(len(isis), dtype=np.uint8)], axis=1)
+    system = np.concatenate([generator.coefficients(isis)[:, lost], np.eye(len(isis), dtype=np.uint8)], axis=1)
     rank = gf256.eliminate(system, len(lost))
     if rank < len(lost):
         return len(lost) - rank
-    recipe = np.ascontiguousarray(system[: len(lost), len(lost) :])
-    coefficients = np.concatenate([gf256.product(recipe, rows), recipe], axis=1)
-    coefficients[:, lost] = 0
-    block[lost] = gf256.product(coefficients, np.concatenate([block, repaired]))
+    syndromes = generator.apply(isis, block) ^ repaired
+    block[lost] = gf256.product(np.ascontiguousarray(system[: len(lost), len(lost) :]), syndromes)
     return 0
 
 
@@ -201,10 +245,10 @@ def _restore_sparse(code: Code, block: Octets, lost: list[int], isis: list[int],
     kept = [esi for esi in range(len(block)) if esi not in missing]
     padding = range(len(block), code.padded)
     symbols = np.concatenate([block[kept], np.zeros((len(padding), block.shape[1]), np.uint8), repaired])
-    intermediate, needed = inactivation.solve(code, [*kept, *padding, *isis], symbols)
-    if intermediate is None:
+    solution, needed = inactivation.solve(code, [*kept, *padding, *isis], symbols)
+    if solution is None:
         return needed
-    block[lost] = inactivation.encode(code, lost, intermediate)
+    block[lost] = inactivation.encode(code, lost, solution.symbols())
     return 0
 
 
