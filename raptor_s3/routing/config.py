@@ -15,11 +15,10 @@ key. Private keys never reach repr.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing import parsers
@@ -60,8 +59,7 @@ class Keywords(TypedDict, total=False):
     runtime_dir: str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class _Setting:
+class _Setting(NamedTuple):
     parse: Callable[[object], Any]
     attribute: str = ""
 
@@ -260,7 +258,7 @@ def _validated(layer: Mapping[str, Any], where: Callable[[str], str]) -> dict[st
     for key, raw in layer.items():
         setting = _SETTINGS.get(key)
         if setting is None:
-            near = difflib.get_close_matches(key, SETTINGS, n=1)
+            near = _similar(key, SETTINGS)
             raise ConfigError(f"unknown setting{f'; did you mean {near[0]}?' if near else ''}", source=where(key), key=key)
         if _TWINS.get(key) in layer:
             raise ConfigError(f"{key} and {_TWINS[key]} are both given", source=where(key), key=key)
@@ -271,11 +269,17 @@ def _validated(layer: Mapping[str, Any], where: Callable[[str], str]) -> dict[st
     return values
 
 
+def _similar(word: str, words: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    from difflib import get_close_matches  # needed for mistakes only
+
+    return get_close_matches(word, list(words), n=1, cutoff=cutoff)
+
+
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:
     """RAPTOR_* is shared with other tools, so only a near miss of a setting is an error, not every unknown name."""
     known = [_variable(key) for key in SETTINGS]
     for name in environ:
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+            near = _similar(name, known, cutoff=0.9)
             if near:
                 raise ConfigError(f"unknown setting; did you mean {near[0]}?", source=f"environment variable {name}")

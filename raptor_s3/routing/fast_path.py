@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from raptor_s3.errors import HandshakeTimeout, RaptorError, TransferRejected
 from raptor_s3.routing import policy
@@ -57,22 +56,25 @@ class PutEngine(Protocol):
     def put(self, fields: Mapping[str, Any], body: bytes, *, timeout_s: float, confirm: str) -> PutOutcome: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Declined:
+class Declined(NamedTuple):
+    """HTTPS is to carry the put, with `body`."""
+
     reason: str
     body: Any
     after_failure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
+    """S3 said no."""
+
     code: str
     message: str
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(NamedTuple):
+    """It is in S3; `fields` as the receiver gave them."""
+
     fields: Mapping[str, Any]
 
 

@@ -9,9 +9,8 @@ Invariant: `put_fields` either carries everything that a request says or decline
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,9 +27,10 @@ class Verdict(Enum):
     HTTPS = "never carried"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    name: str  # as boto3 spells it
+class Parameter(NamedTuple):
+    """`name` is boto3's spelling."""
+
+    name: str
     verdict: Verdict
 
 

@@ -24,8 +24,9 @@ AUTO_CEILING: Final = 8 << 20  # s3transfer's own multipart threshold
 _TCP_SEGMENT: Final = 1460
 _INITIAL_WINDOW: Final = 10 * _TCP_SEGMENT  # RFC 6928
 
-_AWS_HOST: Final = re.compile(r"s3(?:[.-](?:dualstack\.)?[a-z]{2,}(?:-[a-z]+)+-\d+)?\.amazonaws\.com(?:\.cn)?")
-_SPECIAL_BUCKET: Final = re.compile(r".*(?:-s3alias|--ol-s3|--x-s3|--table-s3|\.mrap)")
+# Compiled, and kept by re, at the first bucket rather than at import.
+_AWS_HOST: Final = r"s3(?:[.-](?:dualstack\.)?[a-z]{2,}(?:-[a-z]+)+-\d+)?\.amazonaws\.com(?:\.cn)?"
+_SPECIAL_BUCKETS: Final = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", ".mrap")
 
 
 class Route(StrEnum):
@@ -78,7 +79,7 @@ def bucket_reason(bucket: str, base_url: str, config: RaptorConfig) -> str:
     """Why this bucket at this URL is not for the fast path; empty when it is. Callers may cache it."""
     if not any(fnmatchcase(bucket, pattern) for pattern in config.buckets):
         return f"bucket {bucket} is not listed in raptor.buckets"
-    if _SPECIAL_BUCKET.fullmatch(bucket) or ":" in bucket:
+    if bucket.endswith(_SPECIAL_BUCKETS) or ":" in bucket:
         return f"{bucket} is not a general purpose bucket"
     url = urlsplit(base_url)
     host = url.netloc.lower()
@@ -92,7 +93,7 @@ def bucket_reason(bucket: str, base_url: str, config: RaptorConfig) -> str:
         return f"the client's endpoint {host} is not {config.s3_endpoint}"
     virtual_host = host.removeprefix(f"{bucket}.") if not url.path else ""
     path_style = host if url.path == f"/{bucket}" else ""
-    if any(name and _AWS_HOST.fullmatch(name) for name in (virtual_host, path_style)):
+    if any(name and re.fullmatch(_AWS_HOST, name) for name in (virtual_host, path_style)):
         return ""
     return f"{host} is not a plain S3 endpoint"
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import configparser
 import os
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raptor_s3.errors import ConfigError
 
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG_FILE = "~/.aws/config"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
+    """What a configuration file says of one profile."""
+
     name: str
     source: str  # file and section, for messages
     scoped_config: Mapping[str, Any]
