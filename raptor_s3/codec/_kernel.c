@@ -226,10 +226,11 @@ static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t arg
     take_back(state);
     if (status < 0) {
         refuse(status, "no block");
-    } else if (status == RQ_OK) {
-        result = Py_BuildValue("nnO", (Py_ssize_t)distinct, (Py_ssize_t)0, data);
     } else {
-        result = Py_BuildValue("nnO", (Py_ssize_t)distinct, (Py_ssize_t)missing, Py_None);
+        PyObject *first = PyLong_FromSize_t(distinct), *second = PyLong_FromSize_t(status == RQ_OK ? 0 : missing);
+        if (first && second) result = PyTuple_Pack(3, first, second, status == RQ_OK ? data : Py_None);
+        Py_XDECREF(first);
+        Py_XDECREF(second);
     }
 done:
     Py_XDECREF(data);

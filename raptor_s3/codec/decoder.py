@@ -1,16 +1,16 @@
 """An object from its encoding symbols, in any order, with duplicates and surplus (RFC 6330 4.4, 5.4).
 
-Invariant: memory grows with the symbols received, never with what a packet merely claims; `data()` is the encoder's
-object or there is none.
+Invariant: memory grows with the symbols received, never with what a packet merely claims; `data()` is the encoder's object
+or there is none.
 """
 
 from __future__ import annotations
 
-from struct import pack
+from array import array
 
 from raptor_s3.codec import kernel
 from raptor_s3.codec.oti import MAX_ESI, DegreeTable
-from raptor_s3.codec.plans import plan_for, plan_header
+from raptor_s3.codec.plans import rfc5053_plan, rfc6330_plan
 from raptor_s3.errors import MalformedPacket
 
 TYPE_CHECKING = False
@@ -23,18 +23,18 @@ _RFC6330 = DegreeTable.RFC6330
 
 
 class _Block:
-    """One source block: its symbols as they came, then its octets."""
+    """The symbols of a source block, in order of arrival."""
 
-    __slots__ = ("data", "failures", "length", "missing", "seen", "store", "symbols")
+    __slots__ = ("failures", "length", "missing", "received", "seen", "store", "symbols")
 
     def __init__(self, symbols: int, length: int) -> None:
         self.symbols = symbols  # K
         self.length = length
         self.missing = symbols  # how many more are needed at least
-        self.seen: dict[int, None] = {}  # distinct ESIs in order of arrival
-        self.store = bytearray()  # their symbols, back to back
+        self.seen: dict[int, None] = {}  # their ESIs, distinct
+        self.store = bytearray()  # and they themselves, back to back
+        self.received = 0  # distinct ones that never were in `seen`
         self.failures = 0
-        self.data: bytes | None = None
 
 
 class ObjectDecoder:
@@ -43,19 +43,16 @@ class ObjectDecoder:
     `is_complete` is whether every source block is decoded.
     """
 
-    __slots__ = ("_blocks", "_decoded", "_oti", "_size", "_table", "is_complete")
+    __slots__ = ("_blocks", "_done", "_oti", "_plan_for", "is_complete")
+
+    is_complete: bool
 
     def __init__(self, oti: ObjectTransmissionInformation, degree_table: DegreeTable = _RFC6330) -> None:
         self._oti = oti
-        self._size = oti.symbol_size
-        self._table = degree_table
+        self._plan_for = rfc6330_plan if degree_table is _RFC6330 else rfc5053_plan
         self._blocks: dict[int, _Block] = {}
-        self._decoded = 0
+        self._done: dict[int, tuple[int, bytes]] = {}  # SBN: distinct symbols it took, source block
         self.is_complete = False
-
-    def _open(self, sbn: int) -> _Block:
-        block = self._blocks[sbn] = _Block(self._oti.block_symbols(sbn), self._oti.block_range(sbn)[1])
-        return block
 
     def add(self, sbn: int, esi: int, symbol: Buffer) -> bool:
         """Take a copy of one symbol; True if its ESI is new. Decodes the block as soon as that can succeed.
@@ -64,46 +61,87 @@ class ObjectDecoder:
         """
         block = self._blocks.get(sbn) or self._open(sbn)
         size = len(symbol) if type(symbol) is bytes else memoryview(symbol).nbytes
-        if size != self._size:
-            raise MalformedPacket(f"a symbol of {size} octets where T is {self._size}")
-        if not 0 <= esi <= MAX_ESI:
-            raise MalformedPacket(f"encoding symbol id {esi} is not in 0..{MAX_ESI}")
+        if size != self._oti.symbol_size:
+            raise MalformedPacket(f"a symbol of {size} octets where T is {self._oti.symbol_size}")
         seen = block.seen
         if esi in seen:
             return False
-        if block.data is None:
+        if not 0 <= esi <= MAX_ESI:
+            raise MalformedPacket(f"encoding symbol id {esi} is not in 0..{MAX_ESI}")
+        if block.missing:
             block.store += symbol
             seen[esi] = None
             block.missing -= 1
             if not block.missing:
-                self._decode(block)
+                self._decode(sbn, block)
         elif len(seen) < 2 * block.symbols + 64:  # counted for the sender's loss estimate, within bounds
             seen[esi] = None
         return True
 
-    def _decode(self, block: _Block) -> None:
-        symbols, seen = block.symbols, block.seen
-        plan = plan_header(symbols, self._table) if max(seen) < symbols else plan_for(symbols, self._table)
-        _, missing, data = kernel.active.decode(
-            plan, block.store, 0, self._size, len(seen), pack(f"={len(seen)}I", *seen), 0, symbols, self._size, block.length
+    def add_packets(self, arena: Buffer, offset: int, stride: int, count: int) -> int:
+        """Take `count` symbols, each behind its payload id (SBN u8, ESI u24) at offset, offset + stride, ...; how many were new.
+
+        The way in for a whole batch, such as GRO delivers, and the way back from ObjectEncoder.packets_into. A first batch
+        that holds enough of a source block is decoded where it lies, without a copy of its symbols.
+
+        MalformedPacket as for `add`; ValueError when the symbols exceed the arena.
+        """
+        oti, new = self._oti, 0
+        if not self._blocks and not self._done:
+            for sbn in range(oti.source_blocks):
+                symbols, _, length = oti.block(sbn)
+                if count >= symbols:
+                    distinct, _, data = kernel.active.decode(
+                        self._plan_for(symbols), arena, offset + 4, stride, count, None, sbn, symbols, oti.symbol_size, length
+                    )
+                    if data is not None:
+                        self._done[sbn] = distinct, data
+                        new += distinct
+            if len(self._done) == oti.source_blocks:
+                self.is_complete = True
+                return new
+        return new + self._add_each(arena, offset, stride, count)
+
+    def _add_each(self, arena: Buffer, offset: int, stride: int, count: int) -> int:
+        octets = memoryview(arena).cast("B")
+        size = self._oti.symbol_size
+        if offset < 0 or count < 0 or stride < 1 or (count and offset + (count - 1) * stride + 4 + size > len(octets)):
+            raise ValueError(f"{count} symbols of {size} octets, {stride} apart from {offset}, in an arena of {len(octets)}")
+        in_place = self._done.keys() - self._blocks.keys()
+        new = 0
+        for at in range(offset, offset + count * stride, stride):
+            sbn = octets[at]
+            if sbn not in in_place:
+                new += self.add(sbn, int.from_bytes(octets[at + 1 : at + 4], "big"), octets[at + 4 : at + 4 + size])
+        return new
+
+    def _decode(self, sbn: int, block: _Block) -> None:
+        symbols, size = block.symbols, self._oti.symbol_size
+        esis = array("I", block.seen)
+        distinct, missing, data = kernel.active.decode(
+            self._plan_for(symbols), block.store, 0, size, len(esis), esis, 0, symbols, size, block.length
         )
         if data is None:
             # A crafted run of dependent symbols must not buy an attempt each: after three, wait twice as long each time.
             block.failures += 1
             block.missing = max(missing, 1 << max(block.failures - 3, 0))
         else:
-            self._finish(block, data)
+            block.store = bytearray()
+            self._done[sbn] = distinct, data
+            self.is_complete = len(self._done) == self._oti.source_blocks
 
-    def _finish(self, block: _Block, data: bytes) -> None:
-        block.data = data
-        block.missing = 0
-        block.store = bytearray()
-        self._decoded += 1
-        self.is_complete = self._decoded == self._oti.source_blocks
+    def _open(self, sbn: int) -> _Block:
+        symbols, _, length = self._oti.block(sbn)
+        block = self._blocks[sbn] = _Block(symbols, length)
+        if sbn in self._done:
+            block.missing = 0
+            block.received = self._done[sbn][0]
+        return block
 
     def received(self, sbn: int) -> int:
         """Distinct symbols received of source block `sbn`. MalformedPacket if sbn >= Z."""
-        return len((self._blocks.get(sbn) or self._open(sbn)).seen)
+        block = self._blocks.get(sbn) or self._open(sbn)
+        return block.received + len(block.seen)
 
     def missing(self, sbn: int) -> int:
         """How many more symbols the block needs at least; 0 when it is decoded. MalformedPacket if sbn >= Z."""
@@ -112,7 +150,7 @@ class ObjectDecoder:
     def data(self) -> bytes:
         """The object, exactly F octets. ValueError when it is not complete."""
         if not self.is_complete:
-            raise ValueError(f"{self._decoded} of {self._oti.source_blocks} source blocks are decoded")
-        if self._decoded == 1:
-            return self._blocks[0].data or b""
-        return b"".join(self._blocks[sbn].data or b"" for sbn in range(self._decoded))
+            raise ValueError(f"{len(self._done)} of {self._oti.source_blocks} source blocks are decoded")
+        if len(self._done) == 1:
+            return self._done[0][1]
+        return b"".join([self._done[sbn][1] for sbn in range(len(self._done))])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from raptor_s3.codec import kernel
 from raptor_s3.codec.oti import DegreeTable
-from raptor_s3.codec.plans import HEADER_SIZE, plan_for
+from raptor_s3.codec.plans import HEADER_SIZE, rfc5053_plan, rfc6330_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class ObjectEncoder:
     Threads may share it. ValueError when len(data) != F; TypeError or BufferError when `data` is not a contiguous buffer.
     """
 
-    __slots__ = ("_blocks", "_data", "_intermediate", "_oti", "_size", "_table")
+    __slots__ = ("_data", "_intermediate", "_oti", "_plan_for")
 
     def __init__(self, data: Buffer, oti: ObjectTransmissionInformation, degree_table: DegreeTable = _RFC6330) -> None:
         view = data if type(data) is bytes else memoryview(data).cast("B")
@@ -32,17 +32,15 @@ class ObjectEncoder:
             raise ValueError(f"{len(view)} octets of data, but the transfer length is {oti.transfer_length}")
         self._data = view
         self._oti = oti
-        self._size = oti.symbol_size
-        self._table = degree_table
-        self._blocks: dict[int, tuple[bytes, int, int, int]] = {}  # SBN: plan, offset, length, K
-        self._intermediate: dict[int, bytes] = {}
+        self._plan_for = rfc6330_plan if degree_table is _RFC6330 else rfc5053_plan
+        self._intermediate: dict[int, bytes] | None = None  # of each SBN, where the block is too large for a generator
 
     def symbol(self, sbn: int, esi: int) -> bytes:
         """Encoding symbol `esi` of source block `sbn`: exactly T octets; the object's last source symbol is padded with zeros.
 
         MalformedPacket unless sbn < Z; ValueError unless 0 <= esi < 2^24.
         """
-        slot = bytearray(4 + self._size)
+        slot = bytearray(4 + self._oti.symbol_size)
         self.packets_into(slot, 0, len(slot), b"", sbn, esi, 1)
         return bytes(slot[4:])
 
@@ -55,10 +53,12 @@ class ObjectEncoder:
         MalformedPacket unless sbn < Z; ValueError when an ESI is not in 0..2^24-1, the stride is shorter than a
         datagram, or the slots exceed the arena.
         """
-        plan, start, length, symbols = self._blocks.get(sbn) or self._open(sbn)
+        oti = self._oti
+        symbols, start, length = oti.block(sbn)
+        plan = self._plan_for(symbols)
         intermediate = b""
-        if first_esi + count > symbols and len(plan) == HEADER_SIZE:
-            intermediate = self._solved(sbn)
+        if len(plan) == HEADER_SIZE and first_esi + count > symbols:
+            intermediate = self._solved(sbn, plan)
         return kernel.active.write_packets(
             plan,
             intermediate,
@@ -66,7 +66,7 @@ class ObjectEncoder:
             start,
             length,
             symbols,
-            self._size,
+            oti.symbol_size,
             arena,
             offset,
             stride,
@@ -76,14 +76,12 @@ class ObjectEncoder:
             count,
         )
 
-    def _open(self, sbn: int) -> tuple[bytes, int, int, int]:
-        symbols = self._oti.block_symbols(sbn)
-        block = self._blocks[sbn] = (plan_for(symbols, self._table), *self._oti.block_range(sbn), symbols)
-        return block
-
-    def _solved(self, sbn: int) -> bytes:
-        """The intermediate symbols of a block too large for a generator."""
+    def _solved(self, sbn: int, plan: bytes) -> bytes:
+        if self._intermediate is None:
+            self._intermediate = {}
         if sbn not in self._intermediate:
-            plan, start, length, symbols = self._blocks[sbn]
-            self._intermediate[sbn] = kernel.active.make_intermediate(plan, self._data, start, length, symbols, self._size)
+            symbols, start, length = self._oti.block(sbn)
+            self._intermediate[sbn] = kernel.active.make_intermediate(
+                plan, self._data, start, length, symbols, self._oti.symbol_size
+            )
         return self._intermediate[sbn]

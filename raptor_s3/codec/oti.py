@@ -60,22 +60,31 @@ class ObjectTransmissionInformation:
         _set(self, "symbol_size", symbol_size)
         _set(self, "source_blocks", source_blocks)
 
-    def block_symbols(self, sbn: int) -> int:
-        """K of source block `sbn`: Partition[ceil(F/T), Z] (RFC 6330 4.4.1.2). Raises MalformedPacket unless 0 <= sbn < Z."""
-        if not 0 <= sbn < self.source_blocks:
-            raise MalformedPacket(f"source block number {sbn} of {self.source_blocks} blocks")
-        short, longer = divmod(-(-self.transfer_length // self.symbol_size) or 1, self.source_blocks)
-        return short + (sbn < longer)
+    def block(self, sbn: int) -> tuple[int, int, int]:
+        """(K, offset, length) of source block `sbn`: Partition[ceil(F/T), Z] (RFC 6330 4.4.1.2).
 
-    def block_range(self, sbn: int) -> tuple[int, int]:
-        """(offset, length) of source block `sbn` in the object, octets; the last block's padding is not counted.
-
+        Offset and length in octets of the object; the last block's padding is not counted.
         Raises MalformedPacket unless 0 <= sbn < Z.
         """
-        symbols = self.block_symbols(sbn)
-        short, longer = divmod(-(-self.transfer_length // self.symbol_size) or 1, self.source_blocks)
-        offset = (sbn * short + min(sbn, longer)) * self.symbol_size
-        return offset, min(symbols * self.symbol_size, self.transfer_length - offset)
+        blocks = self.source_blocks
+        if not 0 <= sbn < blocks:
+            raise MalformedPacket(f"source block number {sbn} of {blocks} blocks")
+        size = self.symbol_size
+        total = -(-self.transfer_length // size) or 1
+        if blocks == 1:
+            return total, 0, self.transfer_length
+        short, longer = divmod(total, blocks)
+        symbols = short + (sbn < longer)
+        offset = (sbn * short + min(sbn, longer)) * size
+        return symbols, offset, min(symbols * size, self.transfer_length - offset)
+
+    def block_symbols(self, sbn: int) -> int:
+        """K of source block `sbn`. Raises MalformedPacket unless 0 <= sbn < Z."""
+        return self.block(sbn)[0]
+
+    def block_range(self, sbn: int) -> tuple[int, int]:
+        """(offset, length) of source block `sbn` in the object, octets. Raises MalformedPacket unless 0 <= sbn < Z."""
+        return self.block(sbn)[1:]
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen")

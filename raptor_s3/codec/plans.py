@@ -1,11 +1,10 @@
 """Plans: all that coding a source block of K' symbols needs to know, made once and kept (RFC 6330 5.3.3).
 
-A plan is octets, which the kernels read and any thread may share: a header (the parameters of K' and the RFC's tables)
-and, up to `DENSE_SYMBOLS`, the generator: L rows of K' octets that express each intermediate symbol in the source
-symbols. A repair symbol is a sum of a few of these rows times the source symbols. Larger blocks get the header alone
-and are solved anew each time by inactivation decoding.
+A plan is octets that the kernels read and any thread may share (_raptorq.h tells the layout): a header, which holds the
+parameters of K' and the RFC's tables, and, up to `DENSE_SYMBOLS`, the generator: how each of the L intermediate symbols is
+made of the source symbols. Larger blocks get the header alone, and are solved each time by inactivation decoding.
 
-Invariant: a plan depends on K' and the degree table only. At most `_KEPT` generators are kept per table, 4.4 MB each at the most.
+Invariant: a plan depends on K' and the degree table only. The caches are bounded: three times `_KEPT` plans of at most 0.7 MB.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from raptor_s3.codec.tables import RAND_TABLES, RFC5053_DEGREES, RFC6330_DEGREES
 
 DENSE_SYMBOLS = 2048  # the largest K with a generator in its plan
 
-_KEPT = 12
+_KEPT = 16
 _DEGREES = 31
 HEADER = struct.Struct(f"={8 + 2 * _DEGREES + 2 + 1024}I")  # K' J S H W P1, degree limit, degrees; (degree, bound)...; V0..V3
 HEADER_SIZE = HEADER.size
@@ -30,7 +29,6 @@ def _is_prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
-@lru_cache(maxsize=1024)
 def _row_of(symbols: int) -> int:
     """The row of Table 2 whose K' is the least not below K = `symbols` (RFC 6330 5.3.1). ValueError unless 1 <= K <= 56,403."""
     if not 1 <= symbols <= SYSTEMATIC_INDICES[-1][0]:
@@ -62,28 +60,27 @@ def plan_header(symbols: int, table: DegreeTable = DegreeTable.RFC6330) -> bytes
     return HEADER.pack(padded, index, s, h, w, prime, limit, len(degrees), *pairs, *struct.unpack("<1024I", RAND_TABLES))
 
 
-def _make_plan(row: int, table: DegreeTable) -> bytes:
+@lru_cache(maxsize=_KEPT)
+def _plan_of(row: int, table: DegreeTable) -> bytes:
     padded = SYSTEMATIC_INDICES[row][0]
     header = plan_header(padded, table)
     return kernel.active.make_plan(header) if padded <= DENSE_SYMBOLS else header
 
 
+# By K and one per table: a look-up that hits is a single C call.
 @lru_cache(maxsize=_KEPT)
-def _rfc6330_plan(row: int) -> bytes:
-    return _make_plan(row, DegreeTable.RFC6330)
-
-
-@lru_cache(maxsize=_KEPT)
-def _rfc5053_plan(row: int) -> bytes:
-    return _make_plan(row, DegreeTable.RFC5053)
-
-
-def plan_for(symbols: int, table: DegreeTable) -> bytes:
+def rfc6330_plan(symbols: int) -> bytes:
     """The plan for K = `symbols`, from the cache if it is there. ValueError unless 1 <= K <= 56,403."""
-    return _rfc6330_plan(_row_of(symbols)) if table is DegreeTable.RFC6330 else _rfc5053_plan(_row_of(symbols))
+    return _plan_of(_row_of(symbols), DegreeTable.RFC6330)
+
+
+@lru_cache(maxsize=_KEPT)
+def rfc5053_plan(symbols: int) -> bytes:
+    """The same for the degree table of the published CLI."""
+    return _plan_of(_row_of(symbols), DegreeTable.RFC5053)
 
 
 def forget_plans() -> None:
-    """Empty the cache: for tests and benchmarks of cold plans."""
-    _rfc6330_plan.cache_clear()
-    _rfc5053_plan.cache_clear()
+    """Empty the caches: for tests and benchmarks of cold plans."""
+    for cache in (_plan_of, rfc6330_plan, rfc5053_plan):
+        cache.cache_clear()
