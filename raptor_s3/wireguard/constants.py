@@ -40,7 +40,7 @@ INITIATION_RETRANSMIT: Final = 1.0
 # Initiations that may still be answered: a response that crosses a retransmission is not wasted.
 MAX_PENDING_INITIATIONS: Final = 3
 MAX_SESSIONS_PER_PEER: Final = 8
-# Above this many initiations with a valid mac1 in a second (7% of a core), the responder asks for mac2.
+# Above this many initiations with a valid mac1 in a second (5% of a core), the responder asks for mac2.
 UNDER_LOAD_INITIATIONS_PER_S: Final = 200
 # With a valid mac2, each source address and each peer key still has a token bucket for initiations.
 INITIATIONS_PER_S: Final = 20

@@ -114,6 +114,7 @@ class Tunnel:
         self._attempt_started_at: float | None = None
         self._interval_s = retransmit_s
         self._retransmit_at = 0.0
+        self._has_answered_cookie = False
 
     @property
     def session(self) -> Session | None:
@@ -158,6 +159,7 @@ class Tunnel:
         if self._attempt_started_at is None:
             self._attempt_started_at = now
             self._interval_s = self.retransmit_s
+            self._has_answered_cookie = False
         else:
             self._interval_s = min(self._interval_s * 2, constants.REKEY_TIMEOUT)
         # Whitepaper 6.1: jitter keeps two peers, or a thousand restarted ones, from moving in step.
@@ -242,8 +244,11 @@ class Tunnel:
             raise SessionExpired("cookie reply to an initiation that is not in flight")
         self._identity.mac_writer.receive_cookie(reply, pending.mac1, now)
         pending.mac1 = None
-        # The reference waits for its timer. A put waits for us, so the one retransmission that the cookie allows goes at once.
-        self._retransmit_at = now
+        # The reference waits for its timer. A put waits for us, so the retransmission that the cookie allows goes at once;
+        # but only one, since whoever sees our messages can make cookie replies.
+        if not self._has_answered_cookie:
+            self._has_answered_cookie = True
+            self._retransmit_at = now
         return CookieReceived()
 
     def _install(self, session: Session) -> None:

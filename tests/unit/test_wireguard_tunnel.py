@@ -7,7 +7,7 @@ from wireguard_pair import SOURCE, UNIX_TIME, Pair
 
 from raptor_s3.errors import AuthenticationFailed, HandshakeTimeout, MalformedPacket, SessionExpired
 from raptor_s3.wireguard import constants, messages
-from raptor_s3.wireguard.cookie import MacWriter
+from raptor_s3.wireguard.cookie import MacChecker, MacWriter
 from raptor_s3.wireguard.keys import KeyPair, generate_private_key
 from raptor_s3.wireguard.session import Session
 from raptor_s3.wireguard.tunnel import CookieReceived, Data, HandshakeComplete, Tunnel
@@ -211,6 +211,23 @@ def test_cookie_reply_makes_the_next_initiation_carry_mac2() -> None:
     stale = pair.initiation()
     assert messages.parse_initiation(stale).mac2 == bytes(16)
     assert messages.message_type(pair.answer(stale)) == messages.TYPE_COOKIE_REPLY
+
+
+def test_cookie_replies_do_not_drive_us() -> None:
+    """The cookie key is derived from a public key: an eavesdropper can answer every initiation with a cookie reply."""
+    pair = Pair()
+    eavesdropper = MacChecker(pair.server.public, pair.random)
+
+    def reply_to(initiation: bytes) -> bytes:
+        parsed = messages.parse_initiation(initiation)
+        return eavesdropper.cookie_reply(parsed.sender_index, parsed.mac1, SOURCE, pair.clock)
+
+    pair.tunnel.receive(reply_to(pair.initiation()), pair.clock)
+    second = pair.tunnel.handle_timer(pair.clock, UNIX_TIME)
+    assert second is not None
+    pair.tunnel.receive(reply_to(second), pair.clock)
+    assert pair.tunnel.handle_timer(pair.clock, UNIX_TIME) is None
+    assert isinstance(pair.tunnel.receive(pair.answer(second), pair.clock), HandshakeComplete)
 
 
 def test_adopted_session() -> None:
