@@ -137,6 +137,8 @@ def observe_once(link: Link, url: str, directory: Path, run: str, flow: TcpFlow 
     assert sender.stdin is not None
     assert sender.stdout is not None
     sender.stdout.readline()  # it has imported everything
+    for namespace in (link.client, link.server):
+        namespace.make_realtime()
     link.set(link.conditions)
     tcp_before = flow.received if flow else 0
     sender.stdin.write("go\n")
