@@ -86,7 +86,7 @@ class Completion:
             self._count("SingularSets")
             return short
         data = bytes(decoder.data())
-        return [self._delivery.deliver(record.key, record.shape, record.first_at, data, lease_until, record)]
+        return [self._delivery.deliver(record.key, record.shape, record.first_at, data, lease_until, record=record)]
 
     def _complete_block(self, record: Record, sbn: int, lease_until: float) -> list[TransferState]:
         done = len(record.done)

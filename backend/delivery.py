@@ -10,10 +10,11 @@
 
 **Guarded** (the default): before the write comes a conditional claim in the table, after it the outcome. So an object is
 written once, a cancel is answered at once and truthfully, and a question about a finished put never writes again.
-**Unguarded**: a batch that holds the whole of an unconditional put is written without DynamoDB. Within its time to live, a
-second delivery or a superfluous flight of repair symbols then writes the same bytes once more, which may fall after a newer
-put of the same key; and a cancel can't be acknowledged, because nobody can know (docs/backend.md). Conditional puts are always
-guarded: their second write would be a false 412.
+**Unguarded**: an event that holds the whole of an unconditional put, with the first symbol that its sender sends, is written
+without DynamoDB. Within its time to live, a second delivery or a superfluous flight of repair symbols then writes the same bytes
+once more, which may fall after a newer put of the same key; and a cancel can't be acknowledged, because nobody can know
+(docs/backend.md). Conditional puts are always guarded: their second write would be a false 412. So are later flights: only the
+table knows when the first datagram came.
 
 Invariant: the time to live is checked after the claim, right before every attempt.
 """
@@ -45,16 +46,13 @@ _MAX_KEY_BYTES = 1024
 class Put:
     """A decoded object on its way. `fields` are a put header's; `body` is empty where blocks are staged instead."""
 
-    key: TransferKey
     shape: Shape
-    first_at: float
     fields: dict[str, Any]
     body: memoryview
 
-    @property
-    def deadline(self) -> float:
+    def deadline(self, first_at: float) -> float:
         ttl_s = self.fields[TIME_TO_LIVE] / 1000 if self.shape.has_put_header else PUBLISHED_TTL_S
-        return self.first_at + ttl_s
+        return first_at + ttl_s
 
 
 class Delivery:
@@ -76,30 +74,41 @@ class Delivery:
         self.guard = guard
 
     def deliver(
-        self, key: TransferKey, shape: Shape, first_at: float, data: bytes, lease_until: float, record: Record | None = None
+        self,
+        key: TransferKey,
+        shape: Shape,
+        first_at: float,
+        data: bytes,
+        lease_until: float,
+        *,
+        record: Record | None = None,
+        is_first_flight: bool = False,
     ) -> TransferState:
         """Write one whole object; `record` is the table's, None when the table was not asked.
 
+        `is_first_flight`: `first_at` is known to be when the transfer's first datagram came.
+
         Returns the final state. Raises backend.inflight.Busy, MismatchedShape, Unfinished.
         """
-        put = self._plan(key, shape, first_at, memoryview(data))
+        put = self._plan(key, shape, memoryview(data))
         if isinstance(put, TransferState):
             return self._refuse(put, key, shape, first_at, record)
-        if record is None and not self.guard and not is_conditional(put.fields):
-            return self._objects.put(key.object_id, put.fields, put.body, put.deadline, None)
+        if is_first_flight and not self.guard and not is_conditional(put.fields):
+            return self._objects.put(key.object_id, put.fields, put.body, put.deadline(first_at), None)
         claim = self._inflight.claim(key, shape, first_at, lease_until)
         if isinstance(claim, TransferState):
             return claim
+        deadline = put.deadline(min(first_at, claim.record.first_at))
         return self._write(
             claim,
-            lambda: self._objects.put(key.object_id, put.fields, put.body, put.deadline, claim.attempted_at),
+            lambda: self._objects.put(key.object_id, put.fields, put.body, deadline, claim.attempted_at),
         )
 
     def join(self, record: Record, lease_until: float) -> TransferState:
         """Write one large object from its staged blocks. Raises as `deliver`."""
         key, shape = record.key, record.shape
         blocks = _StagedBlocks(self._objects, record)
-        put = self._plan(key, shape, record.first_at, blocks.head(), is_staged=True)
+        put = self._plan(key, shape, blocks.head(), is_staged=True)
         if isinstance(put, TransferState):
             return self._refuse(put, key, shape, record.first_at, record)
         if is_whole_only(put.fields):
@@ -118,7 +127,7 @@ class Delivery:
                 key.object_id,
                 put.fields,
                 check.passing(blocks.parts(skip=shape.oti.transfer_length - body_length)),
-                put.deadline,
+                put.deadline(record.first_at),
                 claim.attempted_at,
                 check.objection,
             ),
@@ -135,12 +144,10 @@ class Delivery:
         record = self._inflight.finish(claim.record, state)
         return record.outcome or state
 
-    def _plan(
-        self, key: TransferKey, shape: Shape, first_at: float, data: memoryview, *, is_staged: bool = False
-    ) -> Put | TransferState:
+    def _plan(self, key: TransferKey, shape: Shape, data: memoryview, *, is_staged: bool = False) -> Put | TransferState:
         """The write that this object asks for, or the refusal."""
         if not shape.has_put_header:
-            return self._plan_published(key, shape, first_at, data)
+            return self._plan_published(key, shape, data)
         try:
             fields, body = split_put_object(data)
         except MalformedPacket as error:
@@ -149,9 +156,9 @@ class Delivery:
             return failed(key.object_id, "AccessDenied", f"backend: {objection}", 403)
         if not is_staged and fields["ChecksumCRC32"] != _base64(zlib.crc32(body).to_bytes(4, "big")):
             return failed(key.object_id, "BadDigest", "backend: the body does not have the put header's CRC-32", 400)
-        return Put(key, shape, first_at, fields, body)
+        return Put(shape, fields, body)
 
-    def _plan_published(self, key: TransferKey, shape: Shape, first_at: float, data: memoryview) -> Put | TransferState:
+    def _plan_published(self, key: TransferKey, shape: Shape, data: memoryview) -> Put | TransferState:
         """Objects without a put header: the object id is a relative path, stored under the backend's prefix."""
         grant = self._policy().grant(key.peer_key)
         if grant is None or not grant.legacy:
@@ -159,13 +166,13 @@ class Delivery:
         name = self._published_prefix + key.object_id
         if ".." in key.object_id.split("/") or key.object_id.startswith("/") or len(name.encode()) > _MAX_KEY_BYTES:
             return failed(key.object_id, "InvalidRequest", "backend: the object id is no relative path", 400)
-        return Put(key, shape, first_at, {"Bucket": self._objects_bucket, "Key": name}, data)
+        return Put(shape, {"Bucket": self._objects_bucket, "Key": name}, data)
 
     def _refuse(
         self, refusal: TransferState, key: TransferKey, shape: Shape, first_at: float, record: Record | None
     ) -> TransferState:
         if record is None and not self.guard:
-            return refusal
+            return refusal  # whoever decodes the object again comes to the same
         if record is None:
             record = Record(key, shape, f"{int(first_at * 1000):x}-refused", first_at)
         return self._inflight.finish(record, refusal).outcome or refusal

@@ -74,7 +74,7 @@ def send(request: PutRequest, address: tuple[str, int], rate_mbps: float) -> tup
     """Drive one transfer over a UDP socket to its end."""
     began = now = time.monotonic()
     sender = Sender(now, cap=rate_mbps * 1e6 / 8)
-    transfer = OutgoingTransfer(request, now, sender.rtt, sender.confirmation, sender.loss.rate)
+    transfer = OutgoingTransfer(request, now, sender.path)
     sender.add(transfer)
     with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.connect(address)

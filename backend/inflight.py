@@ -44,6 +44,8 @@ PATH_TOMBSTONE_S: Final = 30
 PUBLISHED_TTL_S: Final = 900
 """Time to live of transfers without a put header."""
 MAX_SLOTS: Final = 256
+SLOT_S: Final = 300
+"""How long a transfer that nobody finishes or cancels counts as its peer's."""
 SURPLUS: Final = 64
 """Symbols of a block that are kept beyond twice K, for sets that turn out singular; then no more."""
 INLINE_BYTES: Final = 8 << 10
@@ -144,7 +146,7 @@ class InFlight:
 
     def _create(self, key: TransferKey, shape: Shape, first_at: float) -> Record:
         epoch = f"{int(first_at * 1000):x}-{secrets.token_hex(4)}"
-        slot = f"{int(self._clock()) + PUBLISHED_TTL_S}:{shape.oti.transfer_length}:{key.digest}"
+        slot = f"{int(self._clock()) + SLOT_S}:{shape.oti.transfer_length}:{key.digest}"
         if not self._reserve(key.peer_key, slot):
             refusal = {"Code": "SlowDown", "Message": "backend: too many unfinished transfers of this peer", "StatusCode": 503}
             record = Record(key, shape, epoch, first_at)

@@ -25,6 +25,7 @@ from backend.settings import SMALL_OBJECT_BYTES
 from raptor_s3.codec import DegreeTable, ObjectDecoder
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.wire.datagram import FLAG_RFC6330_REPAIR
+from raptor_s3.wire.put_header import MAX_TTL_MS
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from backend.delivery import Delivery
     from backend.transfers import Shape, TransferKey
 
+MAX_AGE_S: Final = MAX_TTL_MS / 1000
+"""Older datagrams can't make anything be written."""
 REPEAT_S: Final = 5
 """How often, at most, a question about an unfinished transfer sends the completer off again."""
 
@@ -125,29 +128,35 @@ class Ingestion:
 
     def _states(self, arrivals: Arrivals, lease_until: float) -> list[TransferState]:
         key, shape = arrivals.key, arrivals.shape
-        if self._policy().grant(key.peer_key) is None:
+        if arrivals.last.received_at < self._clock() - MAX_AGE_S:
+            self._count("DatagramsStale")
+            return []
+        grant = self._policy().grant(key.peer_key)
+        if grant is None or not (grant.legacy or shape.has_put_header):
             self._count("PeersRefused")
             if not key.peer_key:
                 return []
-            refusal = {"Code": "AccessDenied", "Message": "backend: this peer is not known", "StatusCode": 403}
+            refusal = {"Code": "AccessDenied", "Message": "backend: this peer is not known here", "StatusCode": 403}
             return [TransferState(StateType.FAILED, key.object_id, fields=refusal)]
+        first_at = min(arrivals.first_received_at, self._clock())  # a gateway's clock that is fast lengthens no time to live
         if arrivals.is_cancelled:
             self._count("Cancels")
-            outcome = self._inflight.cancel(key, shape, arrivals.first_received_at)
+            outcome = self._inflight.cancel(key, shape, first_at)
             return [] if outcome is None else [outcome]
         data = _decoded(arrivals)
         if data is not None:
             self._count("TransfersWhole")
-            state = self._delivery.deliver(key, shape, arrivals.first_received_at, data, lease_until)
+            is_first = 0 in arrivals.symbols[0]  # encoding symbol ids are sent once, beginning with this one
+            state = self._delivery.deliver(key, shape, first_at, data, lease_until, is_first_flight=is_first)
             return [replace(state, sbn=arrivals.last_sbn, received=max(arrivals.symbols[arrivals.last_sbn]) + 1)]
-        return self._collect(arrivals)
+        return self._collect(arrivals, first_at)
 
     def _may_be_said(self, state: TransferState) -> bool:
         """Without a guard, the table doesn't know of direct writes: "nothing was written" would be a guess."""
         return self._delivery.guard or state.type is not StateType.CANCELLED
 
-    def _collect(self, arrivals: Arrivals) -> list[TransferState]:
-        record = self._inflight.open(arrivals.key, arrivals.shape, arrivals.first_received_at)
+    def _collect(self, arrivals: Arrivals, first_at: float) -> list[TransferState]:
+        record = self._inflight.open(arrivals.key, arrivals.shape, first_at)
         if record.outcome is not None:
             return [record.outcome]
         if record.lease_until > self._clock():

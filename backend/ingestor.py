@@ -9,13 +9,20 @@ Invariant: whatever the event is, the function returns; only what may succeed la
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
 from backend import replies
 from backend.arrivals import read_event
-from backend.runtime import count, lease_until, logger, metrics, runtime
+from backend.runtime import THREADS, count, lease_until, logger, metrics, runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from backend.arrivals import Arrivals
 
 _processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 
@@ -29,21 +36,39 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         logger.warning("dropped", extra={"reason": name, "number": number})
     answers: list[replies.Answer] = []
     failures: dict[str, Exception] = {}
-    lease = lease_until(context)
     count("Datagrams", sum(len(esis) for arrivals in arrived.arrivals for esis in arrivals.symbols.values()))
-    for arrivals in arrived.arrivals:
-        try:
-            answers += runtime().ingestion.ingest(arrivals, lease)
-        except Exception as error:
-            logger.exception("transfer is left for another delivery", extra={"object_id": arrivals.key.object_id})
-            count("TransfersDeferred")
-            failures.update(dict.fromkeys(arrivals.record_ids, error))
+    ingest = functools.partial(_ingest, lease=lease_until(context))
+    for arrivals, outcome in zip(arrived.arrivals, _in_parallel(ingest, arrived.arrivals), strict=True):
+        if isinstance(outcome, Exception):
+            failures.update(dict.fromkeys(arrivals.record_ids, outcome))
+        else:
+            answers += outcome
     for answer in answers:
         count(f"States{answer.state.type.name.title().replace('_', '')}")
     if not arrived.is_queue:
         return replies.inline(answers)
     runtime().replies.publish(answers)
     return dict(_answer_queue(event, failures, context))
+
+
+def _ingest(arrivals: Arrivals, lease: float) -> list[replies.Answer] | Exception:
+    """The answers, or why this transfer is left for another delivery."""
+    try:
+        return runtime().ingestion.ingest(arrivals, lease)
+    except Exception as error:
+        logger.exception("transfer is left for another delivery", extra={"object_id": arrivals.key.object_id})
+        count("TransfersDeferred")
+        return error
+
+
+def _in_parallel(
+    work: Callable[[Arrivals], list[replies.Answer] | Exception], items: list[Arrivals]
+) -> Iterable[list[replies.Answer] | Exception]:
+    """Transfers wait for S3 and DynamoDB, not for each other: a batch may hold hundreds."""
+    if len(items) < 2:
+        return map(work, items)
+    with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
+        return list(pool.map(work, items))
 
 
 def _answer_queue(event: dict[str, Any], failures: dict[str, Exception], context: Any) -> Any:

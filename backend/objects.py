@@ -35,7 +35,9 @@ MAX_BACKOFF_S: Final = 1.0
 CLOCK_SLACK_S: Final = 2.0
 """LastModified has whole seconds, and S3's hosts have a clock each."""
 MAX_MESSAGE: Final = 400
-"""Letters of an error message that travel: with its transfer id, a state must fit a datagram."""
+"""Octets of an error message that travel: with its transfer id, a state must fit a datagram."""
+MAX_CONTEXT: Final = 512
+"""The same for SSEKMSEncryptionContext."""
 
 _THROTTLES: Final = frozenset(
     ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "BandwidthLimitExceeded")
@@ -69,9 +71,8 @@ def is_conditional(fields: Mapping[str, Any]) -> bool:
 
 
 def failed(object_id: str, code: str, message: str, status: int) -> TransferState:
-    return TransferState(
-        StateType.FAILED, object_id, fields={"Code": code, "Message": message[:MAX_MESSAGE], "StatusCode": status}
-    )
+    message = message.encode()[:MAX_MESSAGE].decode(errors="ignore")
+    return TransferState(StateType.FAILED, object_id, fields={"Code": code, "Message": message, "StatusCode": status})
 
 
 class Objects:
@@ -256,7 +257,10 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _response_fields(response: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: response[name] for name in _RESPONSE_FIELDS if name in response}
+    fields = {name: response[name] for name in _RESPONSE_FIELDS if name in response}
+    if len(fields.get("SSEKMSEncryptionContext", "")) > MAX_CONTEXT:
+        del fields["SSEKMSEncryptionContext"]
+    return fields
 
 
 def _status(error: BaseException) -> int:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,14 +31,20 @@ from backend.settings import SMALL_OBJECT_BYTES, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+warnings.filterwarnings("ignore", message="No application metrics to publish")
 logger = Logger(service="raptor")
 metrics = Metrics(namespace="Raptor", service="raptor")
 
+THREADS: Final = 16
+"""Transfers of one event that are worked on at a time."""
+
 _LEASE_MARGIN_S: Final = 1.0
+_metrics_lock = threading.Lock()
 
 
 def count(name: str, number: int = 1) -> None:
-    metrics.add_metric(name, MetricUnit.Count, number)
+    with _metrics_lock:
+        metrics.add_metric(name, MetricUnit.Count, number)
 
 
 def report(message: str) -> None:
@@ -97,6 +105,7 @@ def make_client(service: str) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         tcp_keepalive=True,
+        max_pool_connections=THREADS,
     )
     return boto3.client(service, config=config)
 

@@ -539,7 +539,7 @@ class TestLargeObjects:
         with pytest.raises(TypeError):
             backend.complete()
         delivery.join = real
-        backend.sqs.purge_queue(QueueUrl=backend.completion_url)
+        backend.pending.clear()
         assert only(backend.deliver([sender.datagram(5000)])).type is StateType.BLOCK_COMPLETE
         assert only(backend.complete()).type is StateType.COMPLETE
         assert backend.object() == body
@@ -566,3 +566,36 @@ def test_lying_headers_are_dropped_before_anything_is_stored(backend, oti):
     datagram = build_datagram(Datagram("A" * 22, oti, FLAG_PUT_HEADER, 0, 0, bytes(oti.symbol_size)))
     assert backend.deliver([datagram]) == []
     assert backend.calls == []
+
+
+class TestFirstFlight:
+    """The time to live runs from the transfer's first datagram, also when a later flight alone holds the object."""
+
+    @pytest.mark.parametrize("guard", [True, False])
+    def test_a_whole_later_flight_does_not_begin_anew(self, guard):
+        with rig(guard=guard) as backend:
+            sender = Sender(BODY, ttl_ms=5000)
+            backend.deliver([sender.datagram(1)])
+            backend.now += 5.5
+            later = [sender.datagram(esi) for esi in range(50, 50 + 2 * sender.symbols)]
+            state = only(backend.deliver(later))
+            assert (state.type, state.fields["Code"]) == (StateType.FAILED, "RequestExpired")
+            assert backend.object() is None
+
+    def test_unguarded_later_flights_ask_the_table(self, unguarded):
+        sender = Sender(BODY)
+        later = [sender.datagram(esi) for esi in range(50, 50 + 2 * sender.symbols)]
+        assert only(unguarded.deliver(later)).type is StateType.COMPLETE
+        assert "UpdateItem" in unguarded.called("dynamodb")
+
+    def test_a_fast_gateway_clock_lengthens_nothing(self, backend):
+        sender = Sender(BODY, ttl_ms=5000)
+        received_at = backend.now + 60
+        backend.deliver(sender.source()[:-1], received_at=received_at)
+        backend.now += 5.5
+        backend.deliver(sender.source()[-1:], received_at=received_at)
+        assert only(backend.complete()).fields["Code"] == "RequestExpired"
+
+    def test_datagrams_older_than_any_time_to_live_cost_nothing(self, backend):
+        assert backend.deliver(Sender(BODY).source(), received_at=backend.now - 3601) == []
+        assert backend.calls == []
