@@ -226,8 +226,9 @@ typedef struct {
 } holding;
 
 static int by_esi(const void *a, const void *b) {
-    const uint32_t x = ((const repair *)a)->esi, y = ((const repair *)b)->esi;
-    return (x > y) - (x < y);
+    const repair *x = a, *y = b;
+    if (x->esi != y->esi) return x->esi < y->esi ? -1 : 1;
+    return (x->symbol > y->symbol) - (x->symbol < y->symbol); /* of duplicates, the first counts */
 }
 
 static void sort_out(const rq_received *received, holding *h) {
@@ -243,8 +244,9 @@ static void sort_out(const rq_received *received, holding *h) {
             esi = (uint32_t)symbol[-3] << 16 | (uint32_t)symbol[-2] << 8 | symbol[-1];
         }
         if (esi < h->symbols) {
-            h->missing -= !h->held[esi];
+            if (h->held[esi]) continue; /* of duplicates, the first counts */
             h->held[esi] = symbol;
+            h->missing--;
         } else if (esi <= RQ_MAX_ESI) {
             ascending &= !h->repairs || h->repair[h->repairs - 1].esi < esi;
             h->repair[h->repairs++] = (repair){esi, symbol};

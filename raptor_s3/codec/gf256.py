@@ -81,7 +81,7 @@ def binary_product(bits: Octets, rows: Octets) -> Octets:
 
 def join_planes(planes: Octets) -> Octets:
     """From (8 x n x size) multiples of 1, 2, 4, ... 128, their sum (n x size), by Horner's rule."""
-    result = planes[7]
+    result: Octets = planes[7]
     for bit in range(6, -1, -1):
         result = double(result) ^ planes[bit]
     return result

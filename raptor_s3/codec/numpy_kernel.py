@@ -46,27 +46,23 @@ class _Generator:
     def of(plan: Buffer, code: Code) -> _Generator | None:
         return _Generator(plan, code) if memoryview(plan).nbytes > HEADER_SIZE else None
 
-    def apply(self, isis: list[int], source: Octets) -> Octets:
-        """Encoding symbols `isis` of the source symbols (K x T)."""
-        terms = len(source)
-        bits, marks = self._rows(isis)
-        if len(isis) <= self.code.hdpc:
-            return gf256.product((bits ^ gf256.binary_product(marks, self.frees))[:, :terms], source)
-        planes = np.unpackbits(self.planes, axis=1, count=terms, bitorder="little")
-        sums = gf256.binary_product(np.concatenate([bits[:, :terms], planes]), source)
-        by_bit = sums[len(isis) :].reshape(self.code.hdpc, 8, -1).transpose(1, 0, 2)
-        return sums[: len(isis)] ^ gf256.binary_product(marks, gf256.join_planes(by_bit))
-
-    def coefficients(self, isis: list[int]) -> Octets:
-        """The same symbols' coefficients of the K' source symbols."""
-        bits, marks = self._rows(isis)
-        return bits ^ gf256.binary_product(marks, self.frees)
-
-    def _rows(self, isis: list[int]) -> tuple[Octets, Octets]:
+    def rows(self, isis: list[int]) -> tuple[Octets, Octets]:
+        """Encoding symbols in source symbols (n x K') and in free columns (n x H), zeros and ones."""
         bits = np.unpackbits(inactivation.encode(self.code, isis, self.bits), axis=1, count=self.code.padded, bitorder="little")
         masks = inactivation.encode(self.code, isis, self.masks).view(np.uint16)
         marks = masks >> np.arange(self.code.hdpc, dtype=np.uint16) & np.uint16(1)
         return bits, marks.astype(np.uint8)
+
+    def apply(self, isis: list[int], source: Octets) -> Octets:
+        """The values of encoding symbols `isis` for source symbols (K x T)."""
+        bits, marks = self.rows(isis)
+        count, terms = len(bits), len(source)
+        if count <= self.code.hdpc:
+            return gf256.product((bits ^ gf256.binary_product(marks, self.frees))[:, :terms], source)
+        planes = np.unpackbits(self.planes, axis=1, count=terms, bitorder="little")
+        sums = gf256.binary_product(np.concatenate([bits[:, :terms], planes]), source)
+        by_bit = sums[count:].reshape(self.code.hdpc, 8, -1).transpose(1, 0, 2)
+        return sums[:count] ^ gf256.binary_product(marks, gf256.join_planes(by_bit))
 
 
 def _require(condition: bool, message: str) -> None:
@@ -199,39 +195,47 @@ def decode(
         stride >= 1 and 0 <= count <= _MAX_ESI + 1 and (0 if esis is not None else 4) <= offset <= octets.size, "no such symbols"
     )
     _require(not count or offset + (count - 1) * stride + size <= octets.size, "symbols exceed the buffer")
-    held: dict[int, int] = {}  # ESI: number of the symbol
+    esi_of = np.zeros(0, np.int64)  # of each symbol that counts
+    at = np.arange(count)
     if count and esis is not None:
         _require(memoryview(esis).nbytes == 4 * count, "not one ESI per symbol")
-        held = {esi: i for i, esi in enumerate(_octets(esis).view(np.uint32).tolist()) if esi <= _MAX_ESI}
+        esi_of = _octets(esis).view(np.uint32).astype(np.int64)
+        at = at[esi_of <= _MAX_ESI]
+        esi_of = esi_of[at]
     elif count:
         ids = np.lib.stride_tricks.as_strided(octets[offset - 4 :], (count, 4), (stride, 1)).astype(np.int64)
-        for i, (block, high, middle, low) in enumerate(ids.tolist()):
-            if block == sbn:
-                held[high << 16 | middle << 8 | low] = i
+        at = at[ids[:, 0] == sbn]
+        esi_of = ids[at] @ np.array([0, 1 << 16, 1 << 8, 1])
+    held, first = np.unique(esi_of, return_index=True)  # of duplicates, the first counts
     if len(held) < symbols:
         return len(held), symbols - len(held), None
     slots = np.lib.stride_tricks.as_strided(octets[offset:], (count, size), (stride, 1))
-    lost = [esi for esi in range(symbols) if esi not in held]
-    found = [esi for esi in held if esi < symbols]
-    repair = sorted(esi for esi in held if esi >= symbols)
-    block = np.zeros((symbols, size), np.uint8)
-    block[found] = slots[[held[esi] for esi in found]]
-    if lost:
+    own = int(np.searchsorted(held, symbols))
+    place = np.zeros(symbols, np.int64)
+    place[held[:own]] = at[first[:own]]
+    block = slots[place]
+    if own < symbols:
         generator = _Generator.of(plan, code)
-        repaired = slots[[held[esi] for esi in repair]]
-        isis = [esi + code.padded - symbols for esi in repair]
+        is_lost = np.ones(symbols, np.bool_)
+        is_lost[held[:own]] = False
+        lost = np.flatnonzero(is_lost).tolist()
+        block[lost] = 0
+        repaired = slots[at[first[own:]]]
+        isis = (held[own:] + (code.padded - symbols)).tolist()
         if generator is None or (symbols >= _SPARSE_FROM and len(lost) > symbols // 3):
             missing = _restore_sparse(code, block, lost, isis, repaired)
         else:
             missing = _restore_dense(generator, block, lost, isis, repaired)
         if missing:
             return len(held), missing, None
-    return len(held), 0, block.tobytes()[:length]
+    return len(held), 0, block.reshape(-1)[:length].tobytes()
 
 
 def _restore_dense(generator: _Generator, block: Octets, lost: list[int], isis: list[int], repaired: Octets) -> int:
     """Fill in the lost rows of `block` (zero before) from repair symbols; 0, or how many more are needed."""
-    system = np.concatenate([generator.coefficients(isis)[:, lost], np.eye(len(isis), dtype=np.uint8)], axis=1)
+    bits, marks = generator.rows(isis)
+    coefficients = bits[:, lost] ^ gf256.binary_product(marks, generator.frees[:, lost])
+    system = np.concatenate([coefficients, np.eye(len(isis), dtype=np.uint8)], axis=1)
     rank = gf256.eliminate(system, len(lost))
     if rank < len(lost):
         return len(lost) - rank

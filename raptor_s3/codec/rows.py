@@ -8,8 +8,8 @@ Invariant: pure arithmetic on small integers; a plan's header gives the same row
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from raptor_s3.codec.plans import HEADER, HEADER_SIZE
 from raptor_s3.codec.tables import RAND_TABLES
@@ -17,8 +17,9 @@ from raptor_s3.codec.tables import RAND_TABLES
 _RAND: tuple[int, ...] = struct.unpack("<1024I", RAND_TABLES)
 
 
-class Code(NamedTuple):
-    """The header of a plan, read (RFC 6330 5.3.3.3, 5.3.5.4)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Code:
+    """The header of a plan, read (RFC 6330 5.3.3.3, 5.3.5.4). Equal only to itself: `read_header` keeps one per header."""
 
     padded: int  # K'
     systematic_index: int  # J(K')
@@ -64,6 +65,7 @@ def rand(y: int, i: int, m: int) -> int:
     ) % m
 
 
+@lru_cache(maxsize=8192)
 def lt_row(code: Code, isi: int) -> list[int]:
     """The intermediate symbols whose sum is encoding symbol `isi`: Tuple[K', X] and Enc[] (RFC 6330 5.3.5.3, 5.3.5.4).
 
