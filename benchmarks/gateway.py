@@ -261,12 +261,15 @@ class _Loopback:
 
 def stages(size: int, datagrams: int) -> list[tuple[str, float]]:
     """Microseconds a datagram for each stage alone, in this process."""
+    from raptor_s3.gateway.command import relax_garbage_collector
     from raptor_s3.gateway.direct import DirectReceiver
     from raptor_s3.gateway.null import NullSink
     from raptor_s3.gateway.policy import Peer, Peers, Rule
     from raptor_s3.gateway.server import Server
     from raptor_s3.gateway.stats import Stats
     from raptor_s3.transfer.incoming import Collector, CollectorLimits
+
+    relax_garbage_collector()
 
     def shake() -> tuple[Listener, Session, bytes]:
         client = generate_private_key(os.urandom)

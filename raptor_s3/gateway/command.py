@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     _log_to_stderr(is_verbose=args.verbose)
     settings = settings_from(args)
     gateway = Gateway(settings)
-    _relax_garbage_collector()
+    relax_garbage_collector()
     with _ready_file(settings.ready_file, gateway), _signals(gateway):
         gateway.server.run()
     _log.info("stopped: %s", gateway.server.stats_line())
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _relax_garbage_collector() -> None:
+def relax_garbage_collector() -> None:
     """Tombstones make a large heap without cycles; looking for cycles in it takes a fifth of the time of small objects."""
     gc.collect()
     gc.freeze()
