@@ -6,8 +6,8 @@
     being written                        BLOCK_COMPLETE: nothing more is needed
     else                                 symbols stored, distinct ESIs counted; enough -> completion queue
 
-States with a put header say in `received` how far the sender had come: 1 + the highest ESI (types 1 to 3), as
-`raptor_s3.transfer.incoming` does; with type 0 the number of distinct symbols.
+States with a put header say in `received` how far the sender had to come until the block had K symbols: 1 + the highest ESI
+(types 1 and 3), as `raptor_s3.transfer.incoming` does; with type 0 the number of distinct symbols.
 
 Invariant: running twice on the same event changes nothing: symbols and ESIs are sets, completion messages carry the distinct
 count in their deduplication id, and delivery is claimed.
@@ -29,7 +29,7 @@ from raptor_s3.wire.put_header import MAX_TTL_MS
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from backend.arrivals import Arrivals
     from backend.authorize import Policy
@@ -148,7 +148,8 @@ class Ingestion:
             self._count("TransfersWhole")
             is_first = 0 in arrivals.symbols[0]  # encoding symbol ids are sent once, beginning with this one
             state = self._delivery.deliver(key, shape, first_at, data, lease_until, is_first_flight=is_first)
-            return [replace(state, sbn=arrivals.last_sbn, received=max(arrivals.symbols[arrivals.last_sbn]) + 1)]
+            sbn = arrivals.last_sbn
+            return [replace(state, sbn=sbn, received=_reach(arrivals.symbols[sbn], shape.oti.block_symbols(sbn)))]
         return self._collect(arrivals, first_at)
 
     def _may_be_said(self, state: TransferState) -> bool:
@@ -184,7 +185,7 @@ class Ingestion:
                 self._completions.send(CompletionMessage(record.key, None, route), f"{sbn}-{distinct}")
         else:
             self._completions.send(CompletionMessage(record.key, sbn, route), str(distinct))
-        return TransferState(StateType.ENOUGH_PACKETS, record.key.object_id, sbn, max(esis) + 1)
+        return TransferState(StateType.ENOUGH_PACKETS, record.key.object_id, sbn, _reach(esis, wanted))
 
     def _nudge(self, record: Record, sbn: int, route: Route) -> None:
         """Every block is done and still there is no outcome: whoever was joining them may have died."""
@@ -202,6 +203,11 @@ class Ingestion:
                 "Wait": max(0, round((self._clock() - last_at) * 1e6)),
             }
         return TransferState(StateType.PACKETS, record.key.object_id, sbn, distinct, fields)
+
+
+def _reach(esis: Iterable[int], wanted: int) -> int:
+    """1 + the highest ESI that had to be sent until the block had K symbols: what is missing below it was lost."""
+    return sorted(esis)[wanted - 1] + 1
 
 
 def _wait(key: TransferKey, sbn: int) -> TransferState:

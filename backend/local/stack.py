@@ -23,6 +23,7 @@ import threading
 import time
 import urllib.request
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +41,8 @@ STACK: Final = "raptor"
 CODE_BUCKET: Final = "raptor-code"
 START_TIMEOUT_S: Final = 60.0
 ATTEMPTS: Final = 3
+WARM: Final[Mapping[str, int]] = {"IngestorFunctionName": 3, "CompleterFunctionName": 1}
+"""Sandboxes to have from the start. A burst that needs more waits for a cold start, as on AWS."""
 
 CREDENTIALS: Final[Mapping[str, str]] = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -298,12 +301,18 @@ class LocalStack:
         raise LocalStackError("\n".join([f"the stack is {stack['StackStatus']}: {reason}", *reasons]) + log)
 
     def _warm(self) -> None:
-        """Have the first sandboxes made now; a put's time to live would be too short for that."""
-        for name in ("IngestorFunctionName", "CompleterFunctionName"):
-            answer = self.client("lambda").invoke(FunctionName=self.outputs[name], Payload=b'{"Messages":[],"Records":[]}')
-            if "FunctionError" in answer:
-                reason = answer["Payload"].read().decode(errors="replace")
-                raise LocalStackError(f"{name[:-12]} fails: {reason}{tail(self.directory / 'ministack.log')}")
+        """Have sandboxes made now: a put's time to live would be too short for that."""
+        names = [name for name, number in WARM.items() for _ in range(number)]
+        with ThreadPoolExecutor(len(names)) as pool:
+            for name, answer in zip(names, pool.map(self._invoke_idly, names), strict=True):
+                if answer:
+                    raise LocalStackError(f"{name[:-12]} fails: {answer}{tail(self.directory / 'ministack.log')}")
+
+    def _invoke_idly(self, name: str) -> str:
+        """What went wrong, or nothing."""
+        answer = self.client("lambda").invoke(FunctionName=self.outputs[name], Payload=b'{"Messages":[],"Records":[]}')
+        reason: str = answer["Payload"].read().decode(errors="replace")
+        return reason if "FunctionError" in answer else ""
 
     def _make_stub(self) -> str:
         """The function behind Proxylity's custom resources; returns its ARN."""

@@ -599,3 +599,21 @@ class TestFirstFlight:
     def test_datagrams_older_than_any_time_to_live_cost_nothing(self, backend):
         assert backend.deliver(Sender(BODY).source(), received_at=backend.now - 3601) == []
         assert backend.calls == []
+
+
+class TestReach:
+    """What types 1 and 3 say of the link: the sender estimates its loss from it."""
+
+    def test_without_loss_it_is_k_whatever_the_surplus(self, backend):
+        sender = Sender(BODY)
+        k = sender.symbols
+        assert only(backend.deliver([sender.datagram(esi) for esi in range(k + 3)])).received == k
+
+    def test_a_lost_symbol_moves_it_by_one(self, backend):
+        sender = Sender(BODY)
+        k = sender.symbols
+        backend.deliver([sender.datagram(esi) for esi in range(1, k)])
+        assert only(backend.deliver([sender.datagram(k), sender.datagram(k + 1)])).received == k + 1
+
+    def test_published_clients_do_not_hear_of_it(self, backend):
+        assert only(backend.deliver(published("x", BODY).source())).received == 0
