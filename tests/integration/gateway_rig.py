@@ -116,7 +116,8 @@ class GatewayProcess:
         self.peers_file.write_text(json.dumps({"peers": entries} | ({"plaintext": plaintext} if plaintext is not None else {})))
 
     def __enter__(self) -> GatewayProcess:
-        self.start()
+        if self.process is None:
+            self.start()
         return self
 
     def start(self, listen: str = "127.0.0.1:0") -> None:
