@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import threading
 import weakref
@@ -120,22 +121,46 @@ class _Shortcut:
         self, Filename: Any, Bucket: Any, Key: Any, ExtraArgs: Any = None, Callback: Any = None, Config: Any = None
     ) -> Any:
         """In place of boto3's, which wraps a ClientError in S3UploadFailedError."""
-        file = self._open_small(Filename, Bucket, ExtraArgs, Config)
-        if file is None:
+        data = self._read_small(Filename, Config) if self._takes(Bucket, ExtraArgs, Config) else None
+        if data is None:
             return self._ordinary("upload_file")(Filename, Bucket, Key, ExtraArgs, Callback, Config)
         try:
-            return self._upload(file, Bucket, Key, ExtraArgs, Callback)
+            self._client.put_object(Bucket=Bucket, Key=Key, Body=data, **(ExtraArgs or {}))
         except self._client.exceptions.ClientError as error:
             boto3_exceptions: Any = sys.modules["boto3.exceptions"]
-            raise boto3_exceptions.S3UploadFailedError(f"Failed to upload {file.name} to {Bucket}/{Key}: {error}") from error
+            message = f"Failed to upload {os.fspath(Filename)} to {Bucket}/{Key}: {error}"
+            raise boto3_exceptions.S3UploadFailedError(message) from error
+        if Callback is not None and data:
+            Callback(len(data))
+        return None
 
     def upload_fileobj(
         self, Fileobj: Any, Bucket: Any, Key: Any, ExtraArgs: Any = None, Callback: Any = None, Config: Any = None
     ) -> Any:
-        """In place of boto3's."""
-        if self._takes(Bucket, ExtraArgs, Config) and self._is_small(_size_of(Fileobj), Config):
-            return self._upload(Fileobj, Bucket, Key, ExtraArgs, Callback)
-        return self._ordinary("upload_fileobj")(Fileobj, Bucket, Key, ExtraArgs, Callback, Config)
+        """In place of boto3's, which leaves `Fileobj` closed."""
+        size_bytes = _size_of(Fileobj) if self._takes(Bucket, ExtraArgs, Config) else None
+        if size_bytes is None or not self._is_small(size_bytes, Config):
+            return self._ordinary("upload_fileobj")(Fileobj, Bucket, Key, ExtraArgs, Callback, Config)
+        with contextlib.closing(Fileobj):
+            self._client.put_object(Bucket=Bucket, Key=Key, Body=Fileobj, **(ExtraArgs or {}))
+        if Callback is not None and size_bytes:
+            Callback(size_bytes)
+        return None
+
+    def _read_small(self, filename: Any, config: Any) -> bytes | None:
+        """The content of a file that is small enough; boto3 says what is wrong with others."""
+        if not isinstance(filename, str | os.PathLike):
+            return None
+        name = os.fspath(filename)
+        try:
+            status = os.stat(name)  # before it is opened: a pipe may be read once only
+            if not isinstance(name, str) or not stat.S_ISREG(status.st_mode) or not self._is_small(status.st_size, config):
+                return None
+            with open(name, "rb", buffering=0) as file:
+                data = file.read(status.st_size + 1)
+        except (OSError, ValueError):
+            return None
+        return data if len(data) == status.st_size else None
 
     def _ordinary(self, name: str) -> Any:
         """The class's method, bound as Python would if nothing stood in front of it; it may have been replaced since."""
@@ -145,28 +170,8 @@ class _Shortcut:
                 return method.__get__(self._client, self._class) if hasattr(type(method), "__get__") else method
         raise AttributeError(name)
 
-    def _upload(self, file: Any, bucket: Any, key: Any, extra_args: Any, callback: Any) -> None:
-        with contextlib.closing(file):  # as s3transfer leaves it, whosever it is
-            size_bytes = _size_of(file)
-            self._client.put_object(Bucket=bucket, Key=key, Body=file, **(extra_args or {}))
-        if callback is not None and size_bytes:
-            callback(size_bytes)
-
-    def _open_small(self, filename: Any, bucket: Any, extra_args: Any, config: Any) -> Any:
-        """The file, if it is one for `_upload`; boto3 says what is wrong with others."""
-        if not isinstance(filename, str | os.PathLike) or not self._takes(bucket, extra_args, config):
-            return None
-        try:
-            file = open(os.fspath(filename), "rb")  # noqa: SIM115
-        except OSError:
-            return None
-        if isinstance(file.name, str) and self._is_small(_size_of(file), config):
-            return file
-        file.close()
-        return None
-
     def _takes(self, bucket: Any, extra_args: Any, config: Any) -> bool:
-        """Whether an upload to there, but for its size, is for `_upload`."""
+        """Whether an upload to there, but for its size, may skip s3transfer."""
         attachment = self._attachment
         destination = attachment.destinations.get(bucket) if type(bucket) is str else None
         return (
@@ -179,9 +184,9 @@ class _Shortcut:
             )
         )
 
-    def _is_small(self, size_bytes: int | None, config: Any) -> bool:
+    def _is_small(self, size_bytes: int, config: Any) -> bool:
         multipart = _MULTIPART_THRESHOLD if config is None else config.multipart_threshold
-        return size_bytes is not None and size_bytes < multipart and size_bytes <= self._attachment.fast_path.body_limit()
+        return size_bytes < multipart and size_bytes <= self._attachment.fast_path.body_limit()
 
     def _is_unobserved(self) -> bool:
         """Nobody listens, records, instruments or mocks: the ordinary way would lead to the same, unseen."""

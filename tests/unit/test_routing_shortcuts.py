@@ -208,6 +208,17 @@ class TestUploads:
         assert self.stored(rig) == BODY
         assert sum(seen) == len(BODY)
 
+    def test_an_empty_file_and_one_that_is_none(self, rig, tmp_path):
+        client = rig.attach()
+        (tmp_path / "empty").touch()
+        client.upload_file(str(tmp_path / "empty"), "bucket", "empty", Callback=pytest.fail)
+        assert rig.engine.bodies == [b""]
+        os.mkfifo(tmp_path / "pipe")
+        with mock.patch("boto3.s3.inject.S3Transfer", side_effect=RuntimeError("boto3")):
+            for other in (tmp_path / "pipe", tmp_path, 5, os.fsencode(tmp_path / "empty")):
+                with pytest.raises(RuntimeError, match="boto3"):
+                    client.upload_file(other, "bucket", "key")
+
     def test_with_arguments(self, rig, file):
         rig.attach().upload_file(
             str(file), "bucket", "key", ExtraArgs={"ContentType": "text/plain", "Metadata": {"a": "b"}}, Config=TransferConfig()
