@@ -215,7 +215,7 @@ int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *
 
 typedef struct {
     uint32_t esi;
-    const uint8_t *symbol;
+    uint8_t *symbol;
 } repair;
 
 typedef struct {
@@ -235,10 +235,10 @@ static void sort_out(const rq_received *received, holding *h) {
     int ascending = 1;
     h->missing = h->symbols;
     for (size_t i = 0; i < received->count; i++) {
-        const uint8_t *symbol = received->at + i * received->stride;
+        uint8_t *symbol = received->at + i * received->stride;
         uint32_t esi;
         if (received->esis) {
-            memcpy(&esi, received->esis + 4 * i, 4);
+            esi = received->esis[i];
         } else {
             if (symbol[-4] != received->sbn) continue;
             esi = (uint32_t)symbol[-3] << 16 | (uint32_t)symbol[-2] << 8 | symbol[-1];
@@ -247,7 +247,7 @@ static void sort_out(const rq_received *received, holding *h) {
             if (h->held[esi]) continue; /* of duplicates, the first counts */
             h->held[esi] = symbol;
             h->missing--;
-        } else if (esi <= RQ_MAX_ESI) {
+        } else {
             ascending &= !h->repairs || h->repair[h->repairs - 1].esi < esi;
             h->repair[h->repairs++] = (repair){esi, symbol};
         }
@@ -363,32 +363,35 @@ static int decode_dense(const rq_code *code, const holding *h, uint8_t *out, siz
     return status;
 }
 
-static int decode_sparse(const rq_code *code, const holding *h, uint8_t *out, size_t length, size_t *deficiency) {
+/* Like decode_dense, but the lost symbols go where repair symbols were, or to *restored, and `held` is complete: the intermediate symbols are gone by the
+   time that the block is put together. */
+static int decode_sparse(const rq_code *code, holding *h, int may_overwrite, uint8_t **restored, size_t *deficiency) {
     const size_t k = h->symbols, padding = code->padded - k, count = code->padded - h->missing + h->repairs;
     uint8_t *intermediate = malloc(code->total * h->size);
-    uint8_t *memory = malloc(ROUNDED(h->size) + ROUNDED(4 * count) + ROUNDED(count * sizeof(uint8_t *)));
+    uint8_t *memory = malloc(ROUNDED(4 * count) + ROUNDED(count * sizeof(uint8_t *)));
     int status = RQ_NO_MEMORY;
-    if (intermediate && memory) {
-        scratch s = {memory};
-        uint8_t *last = take(&s, h->size);
-        uint32_t *isis = take(&s, 4 * count);
-        const uint8_t **symbols = take(&s, count * sizeof *symbols);
-        size_t n = 0;
-        for (uint32_t isi = 0; isi < code->padded; isi++) {
-            if (isi < k && !h->held[isi]) continue;
-            isis[n] = isi;
-            symbols[n++] = isi < k ? h->held[isi] : NULL;
-        }
-        for (size_t i = 0; i < h->repairs; i++) {
-            isis[n] = h->repair[i].esi + (uint32_t)padding;
-            symbols[n++] = h->repair[i].symbol;
-        }
-        status = rq_solve(code, isis, symbols, n, h->size, intermediate, deficiency);
-        if (status == RQ_OK) {
-            for (size_t i = 0; i < h->missing; i++) lt_symbol(code, h->lost[i], intermediate, h->size, place_of(h, h->lost[i], out, length, last));
-            finish_last(h, out, length, last);
-        }
+    if (!intermediate || !memory) goto done;
+    if (!may_overwrite && !(*restored = malloc(h->missing * h->size))) goto done;
+    scratch s = {memory};
+    uint32_t *isis = take(&s, 4 * count);
+    const uint8_t **symbols = take(&s, count * sizeof *symbols);
+    size_t n = 0;
+    for (uint32_t isi = 0; isi < code->padded; isi++) {
+        if (isi < k && !h->held[isi]) continue;
+        isis[n] = isi;
+        symbols[n++] = isi < k ? h->held[isi] : NULL;
     }
+    for (size_t i = 0; i < h->repairs; i++) {
+        isis[n] = h->repair[i].esi + (uint32_t)padding;
+        symbols[n++] = h->repair[i].symbol;
+    }
+    status = rq_solve(code, isis, symbols, n, h->size, intermediate, deficiency);
+    for (size_t i = 0; status == RQ_OK && i < h->missing; i++) {
+        uint8_t *to = may_overwrite ? h->repair[i].symbol : *restored + i * h->size;
+        lt_symbol(code, h->lost[i], intermediate, h->size, to);
+        h->held[h->lost[i]] = to;
+    }
+done:
     free(memory);
     free(intermediate);
     return status;
@@ -407,10 +410,11 @@ int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, 
 
     *distinct = symbols - h.missing + h.repairs;
     *missing = *distinct < symbols ? symbols - *distinct : 0;
+    uint8_t *restored = NULL;
     int status = *missing ? RQ_SINGULAR : RQ_OK;
     if (status == RQ_OK && h.missing) {
         const int sparse = !code->masks || (symbols >= SPARSE_FROM && h.missing > symbols / 3);
-        status = (sparse ? decode_sparse : decode_dense)(code, &h, out, length, missing);
+        status = sparse ? decode_sparse(code, &h, received->may_overwrite, &restored, missing) : decode_dense(code, &h, out, length, missing);
     }
     if (status == RQ_OK) {
         *missing = 0;
@@ -419,6 +423,7 @@ int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, 
             if (h.held[esi]) memcpy(out + at, h.held[esi], octets);
         }
     }
+    free(restored);
     free(memory);
     return status;
 }

@@ -182,10 +182,31 @@ done:
     return end;
 }
 
+/* A list of `count` ESIs as numbers. */
+static uint32_t *esis_of(PyObject *list, size_t count) {
+    if (!PyList_Check(list) || (size_t)PyList_Size(list) != count) {
+        PyErr_SetString(PyExc_ValueError, "not one ESI per symbol");
+        return NULL;
+    }
+    uint32_t *esis = PyMem_Malloc(count * sizeof *esis + 1);
+    if (!esis) PyErr_NoMemory();
+    for (size_t i = 0; esis && i < count; i++) {
+        const size_t esi = PyLong_AsSize_t(PyList_GetItem(list, (Py_ssize_t)i));
+        if (esi > RQ_MAX_ESI) {
+            if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError)) PyErr_SetString(PyExc_ValueError, "an ESI above 2^24 - 1");
+            PyMem_Free(esis);
+            return NULL;
+        }
+        esis[i] = (uint32_t)esi;
+    }
+    return esis;
+}
+
 PyDoc_STRVAR(decode_doc,
              "decode(plan, received, offset, stride, count, esis, sbn, symbols, size, length) -> (distinct, missing, data or None)\n\n"
              "A source block of `length` octets from `count` symbols at offset, offset + stride, ...\n"
-             "`esis` holds a native u32 per symbol; with None, the four octets before each symbol are its payload id, and other blocks' are skipped.\n"
+             "`esis` is a list of a number per symbol, and `received` is writable and may be overwritten; with None, the four octets before each symbol\n"
+             "are its payload id, and other blocks' are skipped.\n"
              "`missing` says how many more symbols are needed at least.");
 
 static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t argument_count) {
@@ -194,22 +215,18 @@ static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t arg
     rq_code code;
     rq_received received = {0};
     PyObject *result = NULL, *data = NULL;
+    uint32_t *esis = NULL;
     size_t offset, sbn, symbols, size, length, distinct = 0, missing = 0;
     const Py_buffer *view;
-    if (!expect(&a, 10) || !code_of(&a, &code) || !(view = buffer(&a, PyBUF_SIMPLE)) || !number(&a, 0, (size_t)view->len, &offset) ||
-        !number(&a, 1, PY_SSIZE_T_MAX, &received.stride) || !number(&a, 0, RQ_MAX_ESI + 1, &received.count))
+    if (!expect(&a, 10)) return NULL;
+    received.may_overwrite = items[5] != Py_None;
+    if (!code_of(&a, &code) || !(view = buffer(&a, received.may_overwrite ? PyBUF_WRITABLE : PyBUF_SIMPLE)) ||
+        !number(&a, 0, (size_t)view->len, &offset) || !number(&a, 1, PY_SSIZE_T_MAX, &received.stride) ||
+        !number(&a, 0, RQ_MAX_ESI + 1, &received.count))
         goto done;
-    if (items[a.next] == Py_None) {
-        a.next++;
-    } else {
-        const Py_buffer *esis = buffer(&a, PyBUF_SIMPLE);
-        if (!esis) goto done;
-        if ((size_t)esis->len != 4 * received.count) {
-            PyErr_SetString(PyExc_ValueError, "not one ESI per symbol");
-            goto done;
-        }
-        received.esis = esis->buf;
-    }
+    if (received.may_overwrite && !(esis = esis_of(items[a.next], received.count))) goto done;
+    received.esis = esis;
+    a.next++;
     if (!number(&a, 0, 255, &sbn) || !number(&a, 1, code.padded, &symbols) || !number(&a, 1, 0xFFFF, &size) || !number(&a, 0, symbols * size, &length)) goto done;
     const size_t room = (size_t)view->len - offset;
     if (length < (symbols - 1) * size || (!received.esis && offset < 4) ||
@@ -217,7 +234,7 @@ static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t arg
         PyErr_SetString(PyExc_ValueError, "symbols or source block out of bounds");
         goto done;
     }
-    received.at = (const uint8_t *)view->buf + offset;
+    received.at = (uint8_t *)view->buf + offset;
     received.sbn = (uint32_t)sbn;
     data = octets(length);
     if (!data) goto done;
@@ -233,6 +250,7 @@ static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t arg
         Py_XDECREF(second);
     }
 done:
+    PyMem_Free(esis);
     Py_XDECREF(data);
     let_go(&a);
     return result;

@@ -27,7 +27,7 @@ def decode(
     offset: int,
     stride: int,
     count: int,
-    esis: Buffer | None,
+    esis: list[int] | None,
     sbn: int,
     symbols: int,
     size: int,

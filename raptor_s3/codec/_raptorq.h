@@ -122,9 +122,10 @@ int rq_write_packets(const rq_code *code, const uint8_t *intermediate, const rq_
 int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *out);
 
 typedef struct {
-    const uint8_t *at; /* first symbol */
+    uint8_t *at; /* first symbol */
     size_t stride, count;
-    const uint8_t *esis; /* native u32 each; NULL: the four octets before each symbol are its payload id */
+    int may_overwrite;   /* the symbols' memory may be used for the result */
+    const uint32_t *esis; /* at most 2^24 - 1 each; NULL: the four octets before each symbol are its payload id */
     uint32_t sbn;        /* payload ids of other source blocks are skipped */
 } rq_received;
 

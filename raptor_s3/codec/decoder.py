@@ -6,8 +6,6 @@ or there is none.
 
 from __future__ import annotations
 
-from array import array
-
 from raptor_s3.codec import kernel
 from raptor_s3.codec.oti import MAX_ESI, DegreeTable
 from raptor_s3.codec.plans import rfc5053_plan, rfc6330_plan
@@ -117,7 +115,7 @@ class ObjectDecoder:
 
     def _decode(self, sbn: int, block: _Block) -> None:
         symbols, size = block.symbols, self._oti.symbol_size
-        esis = array("I", block.seen)
+        esis = list(block.seen)
         distinct, missing, data = kernel.active.decode(
             self._plan_for(symbols), block.store, 0, size, len(esis), esis, 0, symbols, size, block.length
         )

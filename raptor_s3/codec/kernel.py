@@ -45,7 +45,7 @@ if TYPE_CHECKING:
             offset: int,
             stride: int,
             count: int,
-            esis: Buffer | None,
+            esis: list[int] | None,
             sbn: int,
             symbols: int,
             size: int,

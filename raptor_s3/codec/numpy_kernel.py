@@ -175,7 +175,7 @@ def decode(
     offset: int,
     stride: int,
     count: int,
-    esis: Buffer | None,
+    esis: list[int] | None,
     sbn: int,
     symbols: int,
     size: int,
@@ -184,11 +184,13 @@ def decode(
 ) -> tuple[int, int, bytes | None]:
     """(distinct symbols, how many more are needed at least, the source block or None).
 
-    `count` symbols lie at offset, offset + stride, ... `esis` holds a native u32 per symbol; with None, the four octets
-    before each symbol are its payload id, and other blocks' symbols are skipped.
+    `count` symbols lie at offset, offset + stride, ... `esis` holds one number per symbol, and `received` is
+    writable and may be overwritten; with None, the four octets before each symbol are its payload id, and other blocks'
+    symbols are skipped.
     """
     code = code_of(bytes(plan))
     octets = _octets(received)
+    _require(esis is None or not memoryview(received).readonly, "the symbols are read-only")
     _require(1 <= symbols <= code.padded and 1 <= size <= 0xFFFF and 0 <= sbn <= 255, "K, T or SBN out of range")
     _require((symbols - 1) * size <= length <= symbols * size, "the source block is not of K symbols")
     _require(
@@ -198,10 +200,8 @@ def decode(
     esi_of = np.zeros(0, np.int64)  # of each symbol that counts
     at = np.arange(count)
     if count and esis is not None:
-        _require(memoryview(esis).nbytes == 4 * count, "not one ESI per symbol")
-        esi_of = _octets(esis).view(np.uint32).astype(np.int64)
-        at = at[esi_of <= _MAX_ESI]
-        esi_of = esi_of[at]
+        _require(len(esis) == count and min(esis) >= 0 and max(esis) <= _MAX_ESI, "not one ESI per symbol")
+        esi_of = np.array(esis, np.int64)
     elif count:
         ids = np.lib.stride_tricks.as_strided(octets[offset - 4 :], (count, 4), (stride, 1)).astype(np.int64)
         at = at[ids[:, 0] == sbn]

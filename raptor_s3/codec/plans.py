@@ -9,8 +9,7 @@ Invariant: a plan depends on K' and the degree table only. The caches are bounde
 
 from __future__ import annotations
 
-import struct
-from bisect import bisect_left
+import sys
 from functools import lru_cache
 
 from raptor_s3.codec import kernel
@@ -21,8 +20,8 @@ DENSE_SYMBOLS = 2048  # the largest K with a generator in its plan
 
 _KEPT = 16
 _DEGREES = 31
-HEADER = struct.Struct(f"={8 + 2 * _DEGREES + 2 + 1024}I")  # K' J S H W P1, degree limit, degrees; (degree, bound)...; V0..V3
-HEADER_SIZE = HEADER.size
+_NUMBERS = 8 + 2 * _DEGREES + 2  # K' J S H W P1, degree limit, degrees; (degree, bound)...; padding. V0..V3 follow
+HEADER_SIZE = 4 * _NUMBERS + len(RAND_TABLES)
 
 
 def _is_prime(number: int) -> bool:
@@ -33,7 +32,14 @@ def _row_of(symbols: int) -> int:
     """The row of Table 2 whose K' is the least not below K = `symbols` (RFC 6330 5.3.1). ValueError unless 1 <= K <= 56,403."""
     if not 1 <= symbols <= SYSTEMATIC_INDICES[-1][0]:
         raise ValueError(f"{symbols} source symbols is not in 1..{SYSTEMATIC_INDICES[-1][0]}")
-    return bisect_left(SYSTEMATIC_INDICES, (symbols,))
+    low, high = 0, len(SYSTEMATIC_INDICES) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if SYSTEMATIC_INDICES[middle][0] < symbols:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def padded_symbols(symbols: int) -> int:
@@ -55,9 +61,12 @@ def plan_header(symbols: int, table: DegreeTable = DegreeTable.RFC6330) -> bytes
         limit, degrees = w - 2, RFC6330_DEGREES
     else:
         limit, degrees = 0xFFFFFFFF, RFC5053_DEGREES
-    pairs = [number for pair in degrees for number in pair]
-    pairs += [0] * (2 * _DEGREES + 2 - len(pairs))
-    return HEADER.pack(padded, index, s, h, w, prime, limit, len(degrees), *pairs, *struct.unpack("<1024I", RAND_TABLES))
+    numbers = [padded, index, s, h, w, prime, limit, len(degrees), *(number for pair in degrees for number in pair)]
+    numbers += [0] * (_NUMBERS - len(numbers))
+    octets = b"".join([number.to_bytes(4, "little") for number in numbers]) + RAND_TABLES
+    if sys.byteorder == "big":
+        octets = b"".join([octets[at : at + 4][::-1] for at in range(0, len(octets), 4)])
+    return octets
 
 
 @lru_cache(maxsize=_KEPT)
