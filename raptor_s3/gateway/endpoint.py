@@ -10,6 +10,7 @@ import logging
 import socket
 import struct
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raptor_s3.errors import ConfigError
@@ -24,12 +25,14 @@ _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
 _SO_RCVBUFFORCE: Final = 33
+_SO_TIMESTAMPNS: Final = 35
 _SO_MEMINFO: Final = 55
 _MEMINFO_DROPS: Final = 8
 
 RECEIVE_BUFFER: Final = 8 << 20
 _BUFFER: Final = 65_536
-_CONTROL: Final = 64
+_CONTROL: Final = 128
+_TIMESPEC: Final = struct.Struct("@ll")
 MAX_SEGMENTS: Final = 64
 _MAX_GSO_BYTES: Final = 65_000
 
@@ -37,12 +40,14 @@ _MAX_GSO_BYTES: Final = 65_000
 class Burst(NamedTuple):
     """Datagrams of one source, back to back, `segment` octets each, the last one perhaps shorter.
 
-    `octets` is a view that the next `receive` overwrites.
+    `octets` is a view that the next `receive` overwrites. `age_s`: how long it lay in the kernel; a time to live runs
+    from its arrival there, however late we look (DESIGN 4, "no stale overwrite").
     """
 
     octets: memoryview
     segment: int
     source: Any
+    age_s: float
 
 
 class Endpoint:
@@ -58,6 +63,8 @@ class Endpoint:
         self._view = memoryview(self._buffers[0])
         self._outgoing: list[tuple[Any, bytes]] = []
         self._has_gso = _set(self._socket, _SOL_UDP, _UDP_GRO, 1)
+        if sys.platform == "linux":
+            _set(self._socket, socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
     @property
     def url(self) -> str:
@@ -76,12 +83,18 @@ class Endpoint:
         except OSError as error:  # an ICMP error of an earlier send, on systems that report it here
             _log.debug("receive: %s", error)
             return None
-        segment = (int.from_bytes(control[0][2][:2], sys.byteorder) if control else 0) or size or 1
+        segment, age_s = size or 1, 0.0
+        for level, kind, data in control:
+            if level == _SOL_UDP and kind == _UDP_GRO:
+                segment = int.from_bytes(data[:2], sys.byteorder) or segment
+            elif kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                age_s = max(0.0, time.time() - seconds - nanoseconds * 1e-9)
         stats = self._stats
         stats.received += -(-size // segment) or 1
         stats.received_bytes += size
         stats.dropped_malformed += not size
-        return Burst(self._view[:size], segment, source)
+        return Burst(self._view[:size], segment, source, age_s)
 
     def send(self, message: bytes, destination: Any) -> None:
         """Queue a datagram for `flush`."""

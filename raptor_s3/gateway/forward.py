@@ -161,7 +161,7 @@ class Forwarder:
         encoded_key = base64.b64encode(peer_key).decode()
         remote = Remote(*plain_address(origin.address), encoded_key)
         self._remember(remote, origin)
-        envelope = Envelope(data, peer_key, (remote, origin), time.time())
+        envelope = Envelope(data, peer_key, (remote, origin), time.time() - max(0.0, time.monotonic() - now))
         if not self._batcher.add(envelope, datagram, now):
             self._stats.dropped_full += 1
 

@@ -48,7 +48,9 @@ class Origin(NamedTuple):
 class Receiver(Protocol):
     """What stands behind the tunnel: `direct` or `forward`."""
 
-    def receive(self, origin: Any, peer_key: bytes, data: bytes, now: float) -> None: ...
+    def receive(self, origin: Any, peer_key: bytes, data: bytes, now: float) -> None:
+        """`now` is when the datagram arrived: a little in the past, or more after a pause of the whole gateway."""
+
     def flush(self, now: float) -> None: ...
     def get_timer(self) -> float | None: ...
     def handle_timer(self, now: float) -> None: ...
@@ -193,23 +195,24 @@ class Server:
 
     def _take_sealed(self, endpoint: Endpoint, burst: Burst, now: float) -> int:
         """Datagrams that must be WireGuard messages; how many there were."""
-        octets, segment, source = burst
+        octets, segment, source, age_s = burst
         open_message, receive = cast("Listener", self._listener).receive, self._receiver.receive
         starts = range(0, len(octets), segment)
         for start in starts:
             for outcome in open_message(octets[start : start + segment], source, now):
                 if type(outcome) is Data:
                     plaintext, peer_key, session, _ = outcome
-                    receive(Origin(endpoint, session, source), peer_key, plaintext, now)
+                    receive(Origin(endpoint, session, source), peer_key, plaintext, now - age_s)
                 else:
                     endpoint.send(*outcome)
         return len(starts) or 1
 
     def _take_plaintext(self, endpoint: Endpoint, burst: Burst, now: float) -> int:
-        octets, segment, source = burst
+        octets, segment, source, age_s = burst
         starts = range(0, len(octets), segment)
         for start in starts:
-            self._receiver.receive(Origin(endpoint, None, source), PLAINTEXT_PEER, bytes(octets[start : start + segment]), now)
+            datagram = bytes(octets[start : start + segment])
+            self._receiver.receive(Origin(endpoint, None, source), PLAINTEXT_PEER, datagram, now - age_s)
         return len(starts) or 1
 
     def _heir(self, session: Session, address: Any) -> Session | None:

@@ -284,7 +284,6 @@ class TestNoStaleOverwrite:
         assert plain.get_object(Bucket="data", Key="stale")["Body"].read() == b"new"
         assert sorted(self.history(plain, "stale")) == [b"new", b"old", b"zero"]
 
-    @pytest.mark.xfail(reason="the gateway counts from when it reads a datagram, not from when its kernel received it")
     def test_when_the_gateway_stands_still(self, gateway, settings, plain):
         client = make_client()
         raptor_s3.enable(client, **settings)
