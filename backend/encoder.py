@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 from backend.runtime import count, logger, make_client, metrics
 from raptor_s3.errors import ConfigError, MalformedPacket
-from raptor_s3.transfer.outgoing import OutgoingTransfer, PutRequest
+from raptor_s3.transfer.outgoing import OutgoingTransfer
+from raptor_s3.transfer.plan import PutRequest
 from raptor_s3.transfer.sender import Sender
 from raptor_s3.wire.datagram import MAX_DATAGRAM
 from raptor_s3.wire.put_header import crc32_field

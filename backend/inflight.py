@@ -159,8 +159,10 @@ class InFlight:
                 {**_pins(shape, epoch, first_at), ":slot": {"S": slot}, ":expires": self._expiry()},
             )
         except _Refused as refused:
-            self._free(key.peer_key, slot)
-            return _record(key, refused.item)
+            winner = _record(key, refused.item)
+            if winner.slot != slot:
+                self._free(key.peer_key, slot)
+            return winner
         return Record(key, shape, epoch, first_at, slot=slot, is_new=True)
 
     def add_symbols(self, record: Record, sbn: int, symbols: Mapping[int, bytes]) -> set[int]:

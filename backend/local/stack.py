@@ -70,8 +70,8 @@ class LocalStack:
     """Start with `with`, or `start` and `close`.
 
     `directory` holds logs and scratch files. `policy` is the backend's policy document. `destination`: whether the gateway
-    invokes the ingestor or sends to its queue. `parameters` override the template's. `gateway_command` is what `raptor gateway`
-    is run as, up to its options.
+    invokes the ingestor or sends to its queue. `parameters` override the template's. `buckets` are made before the stack is.
+    `gateway_command` is what `raptor gateway` is run as, up to its options.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class LocalStack:
         policy: Mapping[str, Any] | None = None,
         destination: str = "lambda",
         parameters: Mapping[str, str] | None = None,
+        buckets: Sequence[str] = (),
         gateway_command: Sequence[str] = (sys.executable, "-m", "raptor_s3.gateway"),
         gateway_public_key: str = "",
         template: Path = ROOT / "template.yaml",
@@ -97,6 +98,7 @@ class LocalStack:
         self.deploy_s = 0.0
         self._policy = policy or {}
         self._parameters = dict(parameters or {})
+        self._buckets = tuple(buckets)
         self._gateway_command = list(gateway_command)
         self._gateway_public_key = gateway_public_key or "A" * 43 + "="
         self._template = template
@@ -261,7 +263,8 @@ class LocalStack:
         archive = self._folder / "code.zip"
         zip_code(archive)
         s3 = self.client("s3")
-        s3.create_bucket(Bucket=CODE_BUCKET)
+        for bucket in (CODE_BUCKET, *self._buckets):
+            s3.create_bucket(Bucket=bucket)
         s3.upload_file(str(archive), CODE_BUCKET, "code.zip")
         parameters = {
             "PolicyJson": json.dumps(self._policy),

@@ -5,6 +5,7 @@ One stack serves all tests of this module; every put has a key and a transfer id
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -240,6 +241,15 @@ def test_events_that_mean_nothing_are_dropped(backend, event):
     assert backend.invoke_raw(event.encode()) in ({"Replies": []}, {"batchItemFailures": []})
 
 
+def test_a_payload_that_is_not_json_does_no_harm(backend):
+    lambda_ = backend.stack.client("lambda")
+    with contextlib.suppress(lambda_.exceptions.InvalidRequestContentException):  # where Lambda itself refuses it
+        answer = lambda_.invoke(FunctionName=backend.stack.outputs["IngestorFunctionName"], Payload=b"not JSON")
+        assert "FunctionError" not in answer
+    sender = backend.sender(b"after")
+    assert only(backend.invoke(sender.source())).type is StateType.COMPLETE
+
+
 def test_garbage_in_the_queue_takes_nothing_with_it(backend):
     sender = backend.sender(os.urandom(3_000))
     good = [json.dumps(build_message(backend.message(each, PEER, None))) for each in sender.source()]
@@ -285,7 +295,7 @@ def test_the_encoder_sends_an_object_over_udp(backend):
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
-        udp.settimeout(WAIT_S)
+        udp.settimeout(20)
         event = {
             "Key": "to-send",
             "Endpoint": f"udp://127.0.0.1:{udp.getsockname()[1]}",
@@ -341,11 +351,12 @@ class TestLife:
     def test_sigterm_ends_everything(self, tmp_path):
         script = (
             "import sys, time; from backend.local import LocalStack\n"
-            "with LocalStack(sys.argv[1]) as stack:\n"
-            "    print(stack.endpoint_url, flush=True); time.sleep(600)\n"
+            "with LocalStack(sys.argv[1], buckets=['mine'], parameters={'ObjectsBucketName': 'mine'}) as stack:\n"
+            "    print(stack.endpoint_url, stack.bucket, flush=True); time.sleep(600)\n"
         )
         process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        url = process.stdout.readline().strip()
+        url, bucket = process.stdout.readline().split()
+        assert bucket == "mine"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 128 + signal.SIGTERM
         with pytest.raises(OSError):

@@ -59,6 +59,25 @@ class TestWholeBatch:
         assert backend.called("s3") == ["PutObject"]
         assert backend.called("sqs") == []
 
+    def test_every_ungated_parameter_is_carried(self, backend):
+        fields = {
+            "CacheControl": "no-cache",
+            "ContentDisposition": "attachment",
+            "ContentEncoding": "x-none",
+            "ContentLanguage": "de",
+            "ContentType": "text/x",
+            "Expires": "Thu, 01 Dec 2033 16:00:00 GMT",
+            "Metadata": {"a": "b"},
+            "ServerSideEncryption": "AES256",
+            "StorageClass": "STANDARD_IA",
+            "WebsiteRedirectLocation": "/x",
+        }
+        assert only(backend.deliver(Sender(BODY, fields=fields).source())).type is StateType.COMPLETE
+        head = backend.s3.head_object(Bucket=BUCKET, Key="in/file")
+        for name in fields.keys() - {"Expires"}:
+            assert head[name] == fields[name], name
+        assert head["ExpiresString"] == fields["Expires"]
+
     def test_unguarded_needs_no_dynamodb(self, unguarded):
         assert only(unguarded.deliver(Sender(BODY).source())).type is StateType.COMPLETE
         assert unguarded.called("dynamodb") == []
@@ -446,6 +465,21 @@ class TestBounds:
             # a finished transfer gives its share back
             assert only(backend.deliver([Sender(bytes(30_000), 1).cancel()])).type is StateType.CANCELLED
             assert only(backend.deliver(Sender(bytes(30_000), 9).source()[:1])).type is StateType.PACKETS
+
+    def test_two_functions_that_open_one_transfer_at_once_agree(self, backend, monkeypatch):
+        sender = Sender(BODY)
+        backend.deliver([sender.datagram(0)])
+        inflight = backend.runtime.ingestion._inflight
+        real, seen = inflight.get, []
+
+        def blind_once(key):
+            seen.append(key)
+            return None if len(seen) == 1 else real(key)
+
+        monkeypatch.setattr(inflight, "get", blind_once)
+        assert only(backend.deliver([sender.datagram(1)])).received == 2
+        slots = backend.dynamodb.get_item(TableName="inflight", Key={"PK": {"S": f"P#{PEER}"}, "SK": {"S": "OPEN"}})
+        assert len(slots["Item"]["slots"]["SS"]) == 1
 
     def test_symbols_beyond_any_need_are_not_kept(self, backend):
         sender = Sender(BODY)
