@@ -19,9 +19,10 @@ from typing import Any
 
 from raptor_s3.transfer.events import CancelWrite, ObjectReady, SendState
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
-from raptor_s3.transfer.outgoing import OutgoingTransfer, PutRequest
+from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.pacing import WIRE_OVERHEAD
 from raptor_s3.transfer.path import Learned
+from raptor_s3.transfer.plan import PutRequest
 from raptor_s3.transfer.sender import Sender
 from raptor_s3.wire.datagram import parse_datagram
 from raptor_s3.wire.put_header import crc32_field

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from raptor_s3.errors import HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.session_store import SessionStore, endpoint_id
+from raptor_s3.wireguard.constants import REKEY_AFTER_TIME
 from raptor_s3.wireguard.keys import public_key
+from raptor_s3.wireguard.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
 from raptor_s3.wireguard.tunnel import Data, HandshakeComplete, Tunnel
 
 if TYPE_CHECKING:
@@ -45,15 +47,21 @@ class Channel(Protocol):
     handshake_rtt_s: float | None
     """Of the last handshake, where it is unambiguous."""
 
+    fresh_until: float
+    is_handshaking: bool
+    handshake_started_at: float
+
+    @property
+    def fresh(self) -> Sealer | None:
+        """What `acquire` gives until `fresh_until`, while there is nothing else to be done about sessions."""
+
     def acquire(self, now: float) -> Sealer | None: ...
     def needs_rekey(self, now: float) -> bool: ...
     def suspect(self, sealer: Sealer, now: float) -> None: ...
-    def is_handshaking(self) -> bool: ...
     def handshake(self, now: float) -> bytes | None: ...
     def get_timer(self) -> float: ...
-    def handshake_started_at(self) -> float: ...
     def abandon_handshake(self) -> None: ...
-    def receive(self, message: Buffer, now: float) -> Buffer | None: ...
+    def receive(self, message: memoryview, now: float) -> Buffer | None: ...
     def rest(self) -> None: ...
     def load_learned(self) -> dict[str, Any]: ...
     def save_learned(self, changes: dict[str, Any]) -> None: ...
@@ -77,18 +85,27 @@ class WireGuardChannel:
         )
         self._suspects: set[int] = set()
         self._session: Session | None = None
-        self._started_at = _NEVER
+        self.is_handshaking = False
+        self.handshake_started_at = 0.0
         self._claim_at = _NEVER
         self._initiated_at = 0.0
         self._initiations = 0
         self._has_looked = False
         self.renewed = False
         self.handshake_rtt_s: float | None = None
+        self.fresh: Session | None = None
+        self.fresh_until = 0.0
+        self._data_head = b""  # how the data messages of `fresh` begin
 
     def acquire(self, now: float) -> Session | None:
         session = self._session
         if session is None or session.is_expired(now):
             session = self._look(now)
+        self.fresh_until = 0.0
+        if session is not None and not self.is_handshaking and not session.needs_rekey(now):
+            self.fresh = session
+            self.fresh_until = session.created_at + REKEY_AFTER_TIME
+            self._data_head = TRANSPORT_HEADER.pack(TYPE_TRANSPORT, session.local_index, 0)[:8]
         return session
 
     def needs_rekey(self, now: float) -> bool:
@@ -121,17 +138,14 @@ class WireGuardChannel:
             return
         self._session = None
         self._has_looked = True
-
-    def is_handshaking(self) -> bool:
-        return self._started_at < _NEVER
-
-    def handshake_started_at(self) -> float:
-        return self._started_at
+        self.fresh_until = 0.0
 
     def handshake(self, now: float) -> bytes | None:
         """Start a handshake, or go on with it: an initiation when one is due."""
-        if not self.is_handshaking():
-            self._started_at = now
+        if not self.is_handshaking:
+            self.is_handshaking = True
+            self.fresh_until = 0.0
+            self.handshake_started_at = now
             self._initiations = 0
             self._claim_at = now
         if self._claim_at < _NEVER:
@@ -165,12 +179,13 @@ class WireGuardChannel:
         return self._store.next_unix_time(self._endpoint, clock.wall_time())
 
     def abandon_handshake(self) -> None:
-        self._started_at = self._claim_at = _NEVER
+        self.is_handshaking = False
+        self._claim_at = _NEVER
         self._tunnel.abandon_handshake()
         self._has_looked = False
 
     def get_timer(self) -> float:
-        if not self.is_handshaking():
+        if not self.is_handshaking:
             return _NEVER
         if self._claim_at < _NEVER:
             return self._claim_at
@@ -178,12 +193,15 @@ class WireGuardChannel:
         return _NEVER if timer is None else timer
 
     def _complete(self) -> None:
-        self._started_at = self._claim_at = _NEVER
+        self.is_handshaking = False
+        self._claim_at = _NEVER
         self._has_looked = False
         self.renewed = True
 
-    def receive(self, message: Buffer, now: float) -> Buffer | None:
+    def receive(self, message: memoryview, now: float) -> Buffer | None:
         """Raises WireGuardError and MalformedPacket for what is not authentic; nothing has changed then."""
+        if self.fresh_until and self.fresh is not None and message[:8] == self._data_head:
+            return self.fresh.open(message, now) or None
         event = self._tunnel.receive(message, now)
         if type(event) is Data:
             return event.plaintext
@@ -227,11 +245,15 @@ class PlainChannel:
     renewed = False
     handshake_rtt_s: float | None = None
 
+    fresh_until = _NEVER
+    is_handshaking = False
+    handshake_started_at = 0.0
+
     def __init__(self) -> None:
-        self._sealer = _PlainSealer()
+        self.fresh: Sealer | None = _PlainSealer()
 
     def acquire(self, now: float) -> Sealer | None:
-        return self._sealer
+        return self.fresh
 
     def needs_rekey(self, now: float) -> bool:
         return False
@@ -239,22 +261,16 @@ class PlainChannel:
     def suspect(self, sealer: Sealer, now: float) -> None:
         return None
 
-    def is_handshaking(self) -> bool:
-        return False
-
     def handshake(self, now: float) -> bytes | None:
         return None
 
     def get_timer(self) -> float:
         return _NEVER
 
-    def handshake_started_at(self) -> float:
-        return _NEVER
-
     def abandon_handshake(self) -> None:
         return None
 
-    def receive(self, message: Buffer, now: float) -> Buffer | None:
+    def receive(self, message: memoryview, now: float) -> Buffer | None:
         return message
 
     def rest(self) -> None:

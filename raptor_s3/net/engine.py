@@ -26,7 +26,7 @@ from raptor_s3.net.session_store import DEFAULT, SessionStore
 from raptor_s3.net.settings import EndpointSettings
 from raptor_s3.net.udp import Readiness, resolve
 from raptor_s3.transfer.outcome import Confirm, PutOutcome, TransferStats
-from raptor_s3.transfer.outgoing import PutRequest
+from raptor_s3.transfer.plan import PutRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +102,7 @@ class Engine:
         for an unusable runtime directory.
         """
         started_at = clock.now()
-        link = self._open()
+        link = self._link or self._open()
         request = self._request(link, fields, body, timeout_s, confirm, object_id)
         return self._wait(link, Put(link.build(request, started_at)), started_at)
 
@@ -129,7 +129,8 @@ class Engine:
         finally:
             if not put.is_done:
                 link.abandon(put, clock.now())
-            self._hand_over()
+            if self._leader is None and (self._followers or self._futures):
+                self._hand_over()
             lock.release()
         return _outcome(put, clock.now() - started_at)
 
@@ -195,23 +196,22 @@ class Engine:
 
     def _turn(self, link: Link, own: Put | None) -> None:
         """Wait for the socket or the next timer, then do what there is to do. Stops early when `own` has ended."""
-        readiness = self._ready(link)
+        readiness = self._readiness
+        if readiness is None or link.descriptor != self._watched:
+            readiness = self._ready(link)
         now = clock.now()
         due = link.next_deadline(now)
         if due > now:
             self._polling_until = due
             self._lock.release()
             try:
-                readiness.wait(min(due - now, _MAX_WAIT_S), writable=link.is_blocked)
+                readiness.wait(due - now if due - now < _MAX_WAIT_S else _MAX_WAIT_S, writable=link.is_blocked)
             finally:
                 self._lock.acquire()
                 self._polling_until = 0.0
-        now = clock.now()
-        if own is not None and link.puts == 1:
-            while not own.is_done and link.receive(now, 1):
-                pass
-        else:
-            link.receive(now, RECEIVE_LIMIT)
+            now = clock.now()
+        # A lone put is done with the datagram that ends it: what comes after is the next one's.
+        link.receive(now, 1 if own is not None and link.puts == 1 else RECEIVE_LIMIT)
         self._advance(link, now)
 
     def _follow(self, put: Put) -> None:
@@ -242,7 +242,8 @@ class Engine:
 
     def _advance(self, link: Link, now: float) -> None:
         """Send what is due, tell those whose puts have ended, and have the leader look at the clock again if need be."""
-        link.pump(now)
+        if link.puts:
+            link.pump(now)
         if link.ended:
             ended, link.ended = link.ended, []
             for put in ended:
@@ -254,7 +255,7 @@ class Engine:
         if (
             self._polling_until > now
             and self._readiness is not None
-            and (link.next_deadline(now) < self._polling_until or link.fileno() != self._watched)
+            and (link.next_deadline(now) < self._polling_until or link.descriptor != self._watched)
         ):
             self._polling_until = 0.0
             self._readiness.wake()
@@ -262,7 +263,7 @@ class Engine:
     def _ready(self, link: Link) -> Readiness:
         if self._readiness is None:
             self._readiness = Readiness()
-        descriptor = link.fileno()
+        descriptor = link.descriptor
         if descriptor != self._watched:
             self._readiness.watch(descriptor)
             self._watched = descriptor

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, WireGuardError
 from raptor_s3.net.udp import MessageTooLong, Socket
 from raptor_s3.transfer.outcome import Ending, error_for
-from raptor_s3.transfer.outgoing import OutgoingTransfer, PutRequest
+from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.path import Learned
 from raptor_s3.transfer.probe import Probe
 from raptor_s3.transfer.sender import Sender
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raptor_s3.net.settings import EndpointSettings
     from raptor_s3.net.udp import Address
     from raptor_s3.transfer.outcome import TransferStats
+    from raptor_s3.transfer.plan import PutRequest
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class Link:
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._buffer_view = memoryview(self._buffer)
         self._is_refused = False
+        self.descriptor = -1
+        """Of the socket; it changes when the endpoint's next address is tried."""
         self._next_address()
 
     # Puts
@@ -100,7 +103,7 @@ class Link:
         return Probe(new_transfer_id(), timeout_s, now, self.sender.path)
 
     def add(self, put: Put, now: float) -> None:
-        if not self._puts and self.channel.is_handshaking() and now >= self._handshake_ends_at:
+        if not self._puts and self.channel.is_handshaking and now >= self._handshake_ends_at:
             self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
         self._puts[put.transfer.object_id] = put
         self.sender.add(put.transfer)
@@ -123,18 +126,18 @@ class Link:
 
     def next_deadline(self, now: float) -> float:
         """When `pump` has something to do, if nothing comes in before."""
-        due = min(self.sender.get_timer(), self.channel.get_timer())
-        if self.channel.is_handshaking():
-            due = min(due, self._handshake_ends_at)
+        due = self.sender.get_timer()
+        if self.channel.is_handshaking:
+            due = min(due, self.channel.get_timer(), self._handshake_ends_at)
         if self._unsent:
-            due = min(due, now + RETRY_SEND_S)
-        elif not self._waits_for_session:
-            due = min(due, self.sender.next_send_at(now))
+            return min(due, now + RETRY_SEND_S)
+        if self.sender.has_queue and not self._waits_for_session:
+            return min(due, self.sender.next_send_at(now))
         return due
 
     @property
     def _handshake_ends_at(self) -> float:
-        return self.channel.handshake_started_at() + self.settings.handshake_timeout_s
+        return self.channel.handshake_started_at + self.settings.handshake_timeout_s
 
     _waits_for_session = False
 
@@ -143,13 +146,16 @@ class Link:
         sender, channel = self.sender, self.channel
         if sender.get_timer() <= now and sender.handle_timer(now) >= DEAD_AFTER:
             self._suspect_session(now)
-        if len(sender):
-            sealer = channel.acquire(now)
-            if sealer is None or channel.is_handshaking() or channel.needs_rekey(now):
-                self._shake_hands(now, sealer)
+        if self._puts:
+            sealer = channel.fresh
+            if now >= channel.fresh_until:
                 sealer = channel.acquire(now)
-            self._waits_for_session = sealer is None
-            self._flush(sealer, now)
+                if sealer is None or channel.is_handshaking or channel.needs_rekey(now):
+                    self._shake_hands(now, sealer)
+                    sealer = channel.acquire(now)
+                self._waits_for_session = sealer is None
+            if sender.has_work or self._unsent:
+                self._flush(sealer, now)
         if sender.ended:
             self._end()
 
@@ -176,7 +182,7 @@ class Link:
 
     def _shake_hands(self, now: float, sealer: Sealer | None) -> None:
         channel = self.channel
-        if channel.is_handshaking() and now >= self._handshake_ends_at:
+        if channel.is_handshaking and now >= self._handshake_ends_at:
             channel.abandon_handshake()
             if sealer is None:
                 self._fail_unstarted(HandshakeTimeout(f"{self.settings.url}: no handshake response"))
@@ -242,6 +248,8 @@ class Link:
                 transfer.write(run, self._arena, 0, size)
                 length = put.sealer.seal_arena(self._arena, run.length, size, size, self._sealed, now)
                 try:
+                    if run.length == 1 and self._socket is not None and self._socket.send(self._sealed_view[:length]):
+                        continue
                     sent = self._train(length, size + self.channel.overhead)
                 except MessageTooLong:
                     self._shorten(put, run.length, now)
@@ -277,7 +285,7 @@ class Link:
         self.max_datagram = next((smaller for smaller in SMALLER_DATAGRAMS if smaller < size), SMALLER_DATAGRAMS[-1])
         _log.debug("%s: datagrams of %d octets do not fit, going on with %d", self.settings.url, size, self.max_datagram)
         transfer = put.transfer
-        if transfer.stats.datagrams_sent > refused or size <= self.max_datagram:
+        if transfer.count_sent().datagrams_sent > refused or size <= self.max_datagram:
             self.sender.cancel(transfer, now)
             return
         self._replace(put, now)
@@ -296,7 +304,7 @@ class Link:
         put.carried = put.carried or old.stats
         put.sealer = None
         put.transfer = self.build(request, now)
-        self.add(put)
+        self.add(put, now)
 
     # Receiving
 
@@ -362,14 +370,12 @@ class Link:
             if self._socket is not None:
                 self._socket.close()
             self._socket = opened
+            self.descriptor = opened.fileno()
             self._unsent = self._unsent[:0]
             self.is_blocked = False
             return
         if self._socket is None:
             raise OSError("no way to the endpoint")
-
-    def fileno(self) -> int:
-        return -1 if self._socket is None else self._socket.fileno()
 
     def save(self) -> None:
         """Keep what was learned and received for the next process."""

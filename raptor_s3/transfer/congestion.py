@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from raptor_s3.transfer.pacing import INITIAL_BURST_BYTES, Pacer
 
 if TYPE_CHECKING:
-    from raptor_s3.transfer.outgoing import Feedback
+    from raptor_s3.transfer.feedback import Feedback
     from raptor_s3.transfer.path import PathEstimates
 
 INITIAL_RATE: Final = 10e6 / 8
@@ -37,8 +37,10 @@ UP_GAIN: Final = 1.25
 DOWN_GAIN: Final = 0.75
 DRAIN_GAIN: Final = 0.5
 WINDOW_GAIN: Final = 1.3
-WINDOW_SLACK: Final = 12 * 1500
+WINDOW_SLACK: Final = 18 * 1500
 """States come only every few datagrams; without this, a thin link would wait for them."""
+BUSY: Final = 0.7
+LIGHT_BYTES: Final = 3000
 CRUISE_ROUNDS: Final = 6
 FILTER_ROUNDS: Final = 10
 PLATEAU_ROUNDS: Final = 3
@@ -83,7 +85,6 @@ class RateController:
         self.phase = Phase.STARTUP if rate is None else Phase.CRUISE
         self.bandwidth = INITIAL_RATE / STARTUP_GAIN if rate is None else min(max(rate, MIN_RATE), MAX_RATE)
         self.is_measured = False
-        self.min_rtt_s = _NEVER
         self.base_loss = 0.0
         self.window_bytes: float = INITIAL_WINDOW
         self.pacer = Pacer(self._limited(self.bandwidth * self.phase.value), now, _burst(cap))
@@ -96,6 +97,8 @@ class RateController:
         self._recent_rtts: deque[float] = deque(maxlen=RECENT)
         self._round_delivered = 0
         self._round_lost = 0
+        self._round_sent = 0
+        self._round_began_at = now
         self._lossy_rounds = 0
         self._base_delivered = 1.0
         self._base_lost = 0.0
@@ -103,20 +106,21 @@ class RateController:
         self._plateau = 0
         self._plateau_bandwidth = 0.0
         self._jitter_s = 0.0
-        self._idle_at = now
-        self._heard_at = now
+        self.idle_at = now
+        """When there was nothing more to send: what is delivered then says nothing of what could be."""
+        self._heard_at = self._sent_at = now
         self._last_rtt_s = path.rtt.smoothed_s or 0.0
+        if rate is not None:
+            self._set_window()
 
     # Sending
 
-    def on_sent(self, size_bytes: int, now: float, in_flight_bytes: int) -> None:
+    def on_sent(self, size_bytes: int, in_flight_bytes: int, now: float) -> None:
         self.pacer.spend(size_bytes)
-        if not in_flight_bytes:
-            self._history.clear()
-
-    def on_idle(self, now: float) -> None:
-        """There was nothing more to send: what is delivered now says nothing of what could be."""
-        self._idle_at = now
+        self._round_sent += size_bytes
+        if not in_flight_bytes and self.idle_at >= self._sent_at:
+            self._history.clear()  # a busy period begins
+        self._sent_at = now
 
     # Learning
 
@@ -124,6 +128,8 @@ class RateController:
         self._heard_at = now
         if feedback.rtt_s is not None and feedback.rtt_s > 0:
             self._on_rtt(feedback.rtt_s)
+        if in_flight_bytes <= LIGHT_BYTES:
+            return  # a lone small put: nothing to be learned of the rate
         self._round_delivered += feedback.delivered
         self._round_lost += feedback.lost
         if feedback.delivered:
@@ -134,7 +140,6 @@ class RateController:
         self._apply(now)
 
     def _on_rtt(self, rtt_s: float) -> None:
-        self.min_rtt_s = min(self.min_rtt_s, rtt_s)
         self._jitter_s += (abs(rtt_s - self._last_rtt_s) - self._jitter_s) / 16 if self._last_rtt_s else 0.0
         self._last_rtt_s = rtt_s
         self._recent_rtts.append(rtt_s)
@@ -159,7 +164,7 @@ class RateController:
         if now - since < length_s:
             return
         rate = (self._delivered - before) / (now - since)
-        is_limited = self._idle_at >= since - rtt_s
+        is_limited = self.idle_at >= since - rtt_s
         if is_limited and rate <= self.bandwidth:
             return
         self._add_sample(rate)
@@ -181,7 +186,7 @@ class RateController:
     @property
     def _round_s(self) -> float:
         """Long enough for a change of rate to come back, and for a sample that jitter does not spoil."""
-        return max(self._last_rtt_s, self.min_rtt_s + self._jitter_s * JITTER_SHARE, MIN_SAMPLE_S)
+        return max(self._last_rtt_s, self._path.rtt.min_s + self._jitter_s * JITTER_SHARE, MIN_SAMPLE_S)
 
     @property
     def _is_too_fast(self) -> bool:
@@ -194,11 +199,11 @@ class RateController:
     def _queue_s(self) -> float:
         """What even the fastest of the latest round trips had to wait."""
         recent = self._recent_rtts
-        return min(recent) - self.min_rtt_s if len(recent) == RECENT else 0.0
+        return min(recent) - self._path.rtt.min_s if len(recent) == RECENT else 0.0
 
     @property
     def _queue_threshold_s(self) -> float:
-        return max(self.min_rtt_s * QUEUE_SHARE, MIN_QUEUE_S, self._jitter_s * 2)
+        return max(self._path.rtt.min_s * QUEUE_SHARE, MIN_QUEUE_S, self._jitter_s * 2)
 
     # Rounds and phases
 
@@ -210,13 +215,16 @@ class RateController:
         if total >= MIN_ROUND:
             noise = 2 * math.sqrt((self.base_loss + 1 / total) / total)
             excess = self._round_lost / total - self.base_loss - noise
-        is_busy = self._idle_at < now - self._last_rtt_s
+        # A sender that was held up itself (no data, no CPU, the window) learns nothing of the path.
+        paced = self.pacer.rate * (now - self._round_began_at)
+        is_busy = self.idle_at < now - self._last_rtt_s and self._round_sent > BUSY * paced
         if not has_queue and self.phase in (Phase.CRUISE, Phase.DOWN):
             self._count_base(self._round_delivered, self._round_lost)
         self._step(now, has_queue, excess, is_busy, in_flight_bytes)
         self._round += 1
         self._round_ends_at = now + self._round_s
-        self._round_delivered = self._round_lost = 0
+        self._round_delivered = self._round_lost = self._round_sent = 0
+        self._round_began_at = now
 
     def _step(self, now: float, has_queue: bool, excess: float, is_busy: bool, in_flight_bytes: int) -> None:
         rounds = self._round - self._phase_round
@@ -266,7 +274,7 @@ class RateController:
 
     def on_silence(self, in_flight_bytes: int, now: float) -> None:
         """A whole flight went unanswered: half the rate (RFC 5348 4.4)."""
-        if in_flight_bytes > INITIAL_BURST_BYTES and now - self._heard_at > self._last_rtt_s:
+        if in_flight_bytes > INITIAL_BURST_BYTES and now - self._heard_at > self._path.rtt.timeout_s:
             self._heard_at = now
             self.bandwidth = max(self.bandwidth / 2, MIN_RATE)
             self._samples.clear()
@@ -277,10 +285,14 @@ class RateController:
         if self.phase is Phase.CRUISE and self._queue_s > self._queue_threshold_s:
             gain = CROWDED_GAIN
         self.pacer.set_rate(self._limited(self.bandwidth * gain), now)
-        if self.is_measured or self._learned is not None:
-            self.window_bytes = self.bandwidth * max(self.min_rtt_s + OWN_QUEUE_S, self.min_rtt_s * WINDOW_GAIN) + WINDOW_SLACK
-        if self.window_bytes == _NEVER or not self.is_measured:
-            self.window_bytes = max(INITIAL_WINDOW, self.bandwidth * min(self.min_rtt_s, 1.0))
+        self._set_window()
+
+    def _set_window(self) -> None:
+        rtt = self._path.rtt
+        rtt_s = rtt.min_s if rtt.min_s < _NEVER else rtt.smoothed_s or 0.0
+        self.window_bytes = self.bandwidth * max(rtt_s + OWN_QUEUE_S, rtt_s * WINDOW_GAIN) + WINDOW_SLACK
+        if not self.is_measured and self.window_bytes < INITIAL_WINDOW:
+            self.window_bytes = INITIAL_WINDOW
 
     def _limited(self, rate: float) -> float:
         return max(min(rate, self.cap or MAX_RATE, MAX_RATE), MIN_RATE if self.cap is None else min(MIN_RATE, self.cap))

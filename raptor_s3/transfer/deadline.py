@@ -42,6 +42,10 @@ def plan_deadline(timeout_s: float, retransmission_timeout_s: float) -> Deadline
     Deadline(blind_s=0.5, ttl_s=4.0, settle_s=0.5)
     """
     settle_s = SETTLE_SHARE * timeout_s
-    blind_s = min(max(BLIND_TIMEOUTS * retransmission_timeout_s, MIN_BLIND_SHARE * timeout_s), MAX_BLIND_SHARE * timeout_s)
-    ttl_s = min(timeout_s - settle_s - blind_s, MAX_TTL_MS / 1000)
-    return Deadline(blind_s, max(int(ttl_s * 1000), 1) / 1000, settle_s)
+    blind_s = BLIND_TIMEOUTS * retransmission_timeout_s
+    if blind_s < MIN_BLIND_SHARE * timeout_s:
+        blind_s = MIN_BLIND_SHARE * timeout_s
+    elif blind_s > MAX_BLIND_SHARE * timeout_s:
+        blind_s = MAX_BLIND_SHARE * timeout_s
+    ttl_ms = min(int((timeout_s - settle_s - blind_s) * 1000), MAX_TTL_MS) or 1
+    return Deadline(blind_s, ttl_ms / 1000, settle_s)

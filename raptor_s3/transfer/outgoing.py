@@ -15,21 +15,15 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.codec import DegreeTable, ObjectEncoder
 from raptor_s3.transfer.deadline import plan_deadline
+from raptor_s3.transfer.feedback import Feedback
 from raptor_s3.transfer.loss import flight_size
 from raptor_s3.transfer.outcome import Confirm, Ending, TransferStats
-from raptor_s3.wire.datagram import (
-    FLAG_CANCEL,
-    FLAG_PUT_HEADER,
-    FLAG_RFC6330_REPAIR,
-    MAX_DATAGRAM,
-    datagram_prefix,
-    plan_object,
-)
+from raptor_s3.transfer.plan import Run, cut_object
+from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, datagram_prefix
 from raptor_s3.wire.put_header import TIME_TO_LIVE, build_put_header
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
@@ -39,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from raptor_s3.transfer.path import PathEstimates
+    from raptor_s3.transfer.plan import PutRequest
 
 QUESTION: Final = 2
 """Symbols sent on the first silence: enough to make the receiver answer, few enough for a full queue."""
@@ -46,47 +41,11 @@ MAX_QUESTION: Final = 8
 MAX_REPAIR: Final = 64
 FIRST_BURST: Final = 10
 MAX_BACKOFF: Final = 6
+REPORT_DELAY_S: Final = 0.03
+"""In the middle of a flight a receiver may wait this long before it reports (max_ack_delay of RFC 9002)."""
 _CANCEL_PAYLOAD_ID: Final = bytes(4)
-
-
-class Run(NamedTuple):
-    """`length` consecutive encoding symbols of one block."""
-
-    sbn: int
-    first_esi: int
-    length: int
-
-
-class Feedback(NamedTuple):
-    """What a transfer state says about the path. Counts are datagrams, newly known with this state."""
-
-    delivered: int
-    lost: int
-    """Negative where what was taken for lost was only late."""
-    rtt_s: float | None
-    """Of the datagram that set the state off."""
-    confirmed_s: float | None = None
-    """The same for the final state: it contains the receiver's own work, decoding and the write to S3."""
-    receiver_s: float | None = None
-    """The receiver's clock at that datagram, from the transfer's first."""
-
-
-@dataclass(frozen=True, slots=True)
-class PutRequest:
-    """What is to be sent, and how.
-
-    `fields` are PutObject's parameters as they go into the put header, without TtlMs; None sends a bare object (as the published
-    CLI does), whose `object_id` is its path. `overhead` is a fixed share of repair symbols, None follows the loss estimate.
-    """
-
-    object_id: str
-    fields: Mapping[str, Any] | None
-    body: Buffer
-    timeout_s: float
-    confirm: Confirm = Confirm.FILE
-    overhead: float | None = None
-    max_datagram: int = MAX_DATAGRAM
-    degree_table: DegreeTable = DegreeTable.RFC6330
+_RFC6330: Final = DegreeTable.RFC6330
+_NEVER: Final = float("inf")
 
 
 class _Phase(enum.Enum):
@@ -125,48 +84,58 @@ class OutgoingTransfer:
     `receive_state` and time with `handle_timer`. `outcome` is None until the end.
     """
 
+    outcome: Ending | None = None
+    answer: Mapping[str, Any] | None = None
+    wants_cancel = False
+    # The Sender's own notes.
+    is_queued = False
+    timer_due = _NEVER
+    flight_bytes = 0
+
+    _phase = _Phase.WAITING
+    _is_heard = False
+    _silences = 0
+    _asked_at = 0.0
+    _last_sent_at = 0.0
+    _completed_at: float | None = None
+    _current = 0
+    _cancels_sent = 0
+
     def __init__(self, request: PutRequest, now: float, path: PathEstimates) -> None:
         """Builds the coded object for a start at about `now`. Raises ValueError for what can't be sent."""
         self.request = request
         self.object_id = request.object_id
         self.stats = TransferStats()
-        self.outcome: Ending | None = None
-        self.answer: Mapping[str, Any] | None = None
-        self.created_at = now
-        self.ends_at = now + request.timeout_s
-        self.wants_cancel = False
+        self.ends_at = self._cancel_at = now + request.timeout_s
         self._path = path
-        self._phase = _Phase.WAITING
         self._flags = 0 if request.fields is None else FLAG_PUT_HEADER
-        if request.degree_table is DegreeTable.RFC6330:
+        if request.degree_table is _RFC6330:
             self._flags |= FLAG_RFC6330_REPAIR
-        self._is_heard = False
-        self._silences = 0
-        self._asked_at = 0.0
-        self._last_sent_at = 0.0
-        self._cancel_at = self.ends_at
-        self._completed_at: float | None = None
         self._build(now)
 
     def _build(self, now: float) -> None:
         request = self.request
-        timer_s = self._path.rtt.timeout_s
-        self._deadline = plan_deadline(self.ends_at - now, timer_s)
+        path = self._path
+        self._deadline = plan_deadline(self.ends_at - now, path.rtt.timeout_s)
         self._blind_until = self.ends_at
         data = request.body
         if request.fields is not None:
             self._blind_until = now + self._deadline.blind_s
-            header = build_put_header({**request.fields, TIME_TO_LIVE: round(self._deadline.ttl_s * 1000)})
+            header = build_put_header({**request.fields, TIME_TO_LIVE: int(self._deadline.ttl_s * 1000 + 0.5)})
             data = b"".join((header, request.body))
-        size = memoryview(data).nbytes
-        self.oti = oti = plan_object(size, len(request.object_id.encode()), request.max_datagram)
-        self._encoder = ObjectEncoder(data, oti, request.degree_table)
-        self.prefix = datagram_prefix(request.object_id, oti, self._flags)
-        self.datagram_size = len(self.prefix) + 4 + oti.symbol_size
-        sizes = [oti.block_symbols(sbn) for sbn in range(oti.source_blocks)]
-        self._blocks = [_Block(size, flight_size(size, self._path.loss.rate, request.overhead)) for size in sizes]
+        encoded_id = request.object_id.encode()
+        size = len(data) if type(data) is bytes else memoryview(data).nbytes
+        cut = cut_object(size, len(encoded_id), self._flags, request.max_datagram)
+        self.oti = cut.oti
+        self.datagram_size = cut.datagram_size
+        self.prefix = b"".join((bytes((len(encoded_id),)), encoded_id, cut.tail))
+        self._encoder = ObjectEncoder(data, cut.oti, request.degree_table)
+        loss = path.loss.rate
+        self._blocks = [_Block(symbols, flight_size(symbols, loss, request.overhead)) for symbols in cut.block_symbols]
         self._current = 0
-        self.backlog = sum(block.target for block in self._blocks)
+        self.backlog = 0
+        for block in self._blocks:
+            self.backlog += block.target
 
     # Sending
 
@@ -194,21 +163,18 @@ class OutgoingTransfer:
         blocks = self._blocks
         while self._current < len(blocks):
             block = blocks[self._current]
-            count = min(block.target - block.next_esi, limit)
+            first = block.next_esi
+            count = block.target - first
             if count <= 0:
                 self._current += 1
                 continue
-            first = block.next_esi
+            if count > limit:
+                count = limit
             block.next_esi = first + count
             block.firsts.append(first)
             block.times.append(now)
             self.backlog -= count
             self._last_sent_at = now
-            stats = self.stats
-            stats.datagrams_sent += count
-            stats.source_symbols += max(min(block.symbols - first, count), 0)
-            stats.repair_symbols += min(max(first + count - block.symbols, 0), count)
-            stats.resent += min(max(first + count - block.flight, 0), count)
             if not self.backlog and self.request.confirm is Confirm.NONE:
                 self._finish(Ending.CONFIRMED)
             return Run(self._current, first, count)
@@ -222,7 +188,7 @@ class OutgoingTransfer:
         """The cancel datagram (flag bit 2), when `wants_cancel`."""
         self.wants_cancel = False
         self._asked_at = now
-        self.stats.datagrams_sent += 1
+        self._cancels_sent += 1
         return datagram_prefix(self.object_id, self.oti, self._flags | FLAG_CANCEL) + _CANCEL_PAYLOAD_ID
 
     # Receiving
@@ -258,7 +224,7 @@ class OutgoingTransfer:
 
     def _receive_report(self, block: _Block, state: TransferState, now: float) -> Feedback | None:
         fields = state.fields or {}
-        esi, wait_us, receiver_us = fields.get("Esi"), fields.get("Wait", 0), fields.get("Us")
+        esi, wait_us = fields.get("Esi"), fields.get("Wait", 0)
         if state.received > block.next_esi or block.done:
             return None
         rtt_s = None
@@ -278,8 +244,7 @@ class OutgoingTransfer:
         block.index = index
         self.stats.lost_estimate += lost
         self._top_up(block, tolerance=0.0 if wait_us else self._path.reordering)
-        receiver_s = receiver_us * 1e-6 if type(receiver_us) is int and receiver_us >= 0 else None
-        return Feedback(delivered, lost, rtt_s, None, receiver_s)
+        return Feedback(delivered, lost, rtt_s)
 
     def _receive_completion(self, block: _Block, state: TransferState, now: float, sent_once: bool) -> Feedback:
         """Types 1, 2 and the final ones: `received` is 1 + the ESI that completed the block, or 0 where nobody says."""
@@ -360,20 +325,22 @@ class OutgoingTransfer:
 
     def get_timer(self) -> float:
         """When `handle_timer` is due; infinity after the end."""
-        if self._phase is _Phase.ENDED:
-            return _NEVER
-        if self._phase is _Phase.WAITING:
-            return self.ends_at
         due = self.ends_at
         if self._phase is _Phase.SENDING:
-            due = min(due, self._cancel_at)
-            if not self._is_heard:
-                due = min(due, self._blind_until)
+            if self._cancel_at < due:
+                due = self._cancel_at
+            if not self._is_heard and self._blind_until < due:
+                due = self._blind_until
             if self.backlog and not self.in_flight:
                 return due
-        asked_at = max(self._last_sent_at, self._asked_at)
-        rtt = self._path.confirmation if self._is_complete else self._path.rtt
-        return min(due, asked_at + rtt.timeout_s * (1 << min(self._silences, MAX_BACKOFF)))
+        elif self._phase is not _Phase.CANCELLING:
+            return due if self._phase is _Phase.WAITING else _NEVER
+        asked_at = self._last_sent_at if self._last_sent_at > self._asked_at else self._asked_at
+        rtt = self._path.confirmation if self._is_heard and self._is_complete else self._path.rtt
+        if self.backlog:
+            asked_at += REPORT_DELAY_S
+        asked_at += rtt.timeout_s * (1 << (self._silences if self._silences < MAX_BACKOFF else MAX_BACKOFF))
+        return asked_at if asked_at < due else due
 
     def handle_timer(self, now: float) -> bool:
         """Act on the time. True when this was one more silence: a question that nobody answered."""
@@ -417,14 +384,17 @@ class OutgoingTransfer:
 
     @property
     def _is_complete(self) -> bool:
-        return self._is_heard and all(block.done for block in self._blocks)
+        return all(block.done for block in self._blocks)
 
     @property
     def in_flight(self) -> int:
         """Datagrams of which the receiver has not spoken."""
-        if self._phase is not _Phase.SENDING:
-            return 0
-        return sum(block.next_esi - max(block.index, block.settled) for block in self._blocks if not block.done)
+        count = 0
+        if self._phase is _Phase.SENDING:
+            for block in self._blocks:
+                if not block.done:
+                    count += block.next_esi - (block.index if block.index > block.settled else block.settled)
+        return count
 
     @property
     def is_heard(self) -> bool:
@@ -439,11 +409,23 @@ class OutgoingTransfer:
     def has_started(self) -> bool:
         return self._phase is not _Phase.WAITING
 
+    def count_sent(self) -> TransferStats:
+        """`stats`, brought up to date with what has left so far."""
+        stats = self.stats
+        stats.source_symbols = stats.repair_symbols = stats.resent = 0
+        for block in self._blocks:
+            sent = block.next_esi
+            source = sent if sent < block.symbols else block.symbols
+            stats.source_symbols += source
+            stats.repair_symbols += sent - source
+            if sent > block.flight:
+                stats.resent += sent - block.flight
+        stats.datagrams_sent = stats.source_symbols + stats.repair_symbols + self._cancels_sent
+        return stats
+
     def _finish(self, ending: Ending) -> None:
         self._phase = _Phase.ENDED
         self.outcome = ending
         self.backlog = 0
         self.wants_cancel = False
-
-
-_NEVER: Final = float("inf")
+        self.count_sent()

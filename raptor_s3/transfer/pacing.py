@@ -9,9 +9,10 @@ from typing import Final
 
 INITIAL_BURST_BYTES: Final = 10 * 1500
 """A first flight of about ten datagrams leaves at once (RFC 6928)."""
-BURST_S: Final = 0.004
+BURST_S: Final = 0.008
 """At higher rates the bucket holds this much time, so that a late timer does not cost throughput."""
-QUANTUM_S: Final = 0.001
+QUANTUM_S: Final = 0.002
+"""At higher rates datagrams leave in trains of at least this much time."""
 WIRE_OVERHEAD: Final = 60
 """Octets that a datagram costs on the wire beside itself: WireGuard 32, UDP 8, IPv4 20."""
 
@@ -19,21 +20,26 @@ WIRE_OVERHEAD: Final = 60
 class Pacer:
     """Shared by all transfers of an endpoint. Octets count as they are on the wire."""
 
-    __slots__ = ("_tokens", "_updated_at", "burst_bytes", "rate")
+    __slots__ = ("_capacity", "_tokens", "_updated_at", "burst_bytes", "rate")
 
     def __init__(self, rate: float, now: float, burst_bytes: float = INITIAL_BURST_BYTES) -> None:
         self.rate = rate  # octets per second
         self.burst_bytes = burst_bytes
-        self._tokens = max(burst_bytes, rate * BURST_S)
+        self._tokens = self._capacity = max(burst_bytes, rate * BURST_S)
         self._updated_at = now
 
     def set_rate(self, rate: float, now: float) -> None:
-        self._refill(now)
-        self.rate = rate
+        if rate != self.rate:
+            self.available(now)
+            self.rate = rate
+            self._capacity = max(self.burst_bytes, rate * BURST_S)
 
     def available(self, now: float) -> float:
         """Octets that may leave now; negative while a train is being paid off."""
-        self._refill(now)
+        if now > self._updated_at:
+            tokens = self._tokens + (now - self._updated_at) * self.rate
+            self._tokens = tokens if tokens < self._capacity else self._capacity
+            self._updated_at = now
         return self._tokens
 
     def spend(self, size_bytes: float) -> None:
@@ -42,15 +48,5 @@ class Pacer:
 
     def ready_at(self, size_bytes: float, now: float) -> float:
         """When `size_bytes` may leave, at the present rate."""
-        self._refill(now)
-        missing = min(size_bytes, self._capacity) - self._tokens
+        missing = (size_bytes if size_bytes < self._capacity else self._capacity) - self.available(now)
         return now if missing <= 0 else now + missing / self.rate
-
-    @property
-    def _capacity(self) -> float:
-        return max(self.burst_bytes, self.rate * BURST_S)
-
-    def _refill(self, now: float) -> None:
-        if now > self._updated_at:
-            self._tokens = min(self._tokens + (now - self._updated_at) * self.rate, self._capacity)
-            self._updated_at = now

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from raptor_s3.transfer.outcome import Ending
-from raptor_s3.transfer.outgoing import OutgoingTransfer, PutRequest, Run
+from raptor_s3.transfer.outgoing import OutgoingTransfer
+from raptor_s3.transfer.plan import PutRequest, Run
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, datagram_prefix
 from raptor_s3.wire.put_header import crc32_field
 from raptor_s3.wire.transfer_state import StateType

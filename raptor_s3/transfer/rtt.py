@@ -29,7 +29,7 @@ class RoundTrip:
     (0.1, 0.3)
     """
 
-    __slots__ = ("_min_until", "_next_min_s", "min_s", "smoothed_s", "variation_s")
+    __slots__ = ("_min_until", "_next_min_s", "min_s", "smoothed_s", "timeout_s", "variation_s")
 
     def __init__(self, smoothed_s: float | None = None, variation_s: float = 0.0) -> None:
         self.smoothed_s = smoothed_s
@@ -37,6 +37,8 @@ class RoundTrip:
         self.min_s = float("inf")
         self._min_until = 0.0
         self._next_min_s = float("inf")
+        self.timeout_s = self._timeout_s()
+        """How long to wait for an answer before asking again, without backoff."""
 
     def sample(self, rtt_s: float, now: float) -> None:
         """Take one measured round trip; values that no network has (not above 0, or over a minute) are ignored."""
@@ -48,6 +50,7 @@ class RoundTrip:
         else:
             self.variation_s += (abs(self.smoothed_s - rtt_s) - self.variation_s) / 4
             self.smoothed_s += (rtt_s - self.smoothed_s) / 8
+        self.timeout_s = self._timeout_s()
         if rtt_s < self._next_min_s:
             self._next_min_s = rtt_s
         if rtt_s < self.min_s:
@@ -57,9 +60,7 @@ class RoundTrip:
             self.min_s, self._next_min_s = self._next_min_s, rtt_s
             self._min_until = now + MIN_WINDOW_S
 
-    @property
-    def timeout_s(self) -> float:
-        """How long to wait for an answer before asking again, without backoff."""
+    def _timeout_s(self) -> float:
         if self.smoothed_s is None:
             return INITIAL_TIMEOUT_S
         slack_s = max(4 * self.variation_s, GRANULARITY_S, self.smoothed_s * MARGIN)

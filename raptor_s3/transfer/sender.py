@@ -19,7 +19,8 @@ from raptor_s3.transfer.pacing import QUANTUM_S, WIRE_OVERHEAD
 from raptor_s3.transfer.path import Learned, PathEstimates
 
 if TYPE_CHECKING:
-    from raptor_s3.transfer.outgoing import OutgoingTransfer, Run
+    from raptor_s3.transfer.outgoing import OutgoingTransfer
+    from raptor_s3.transfer.plan import Run
     from raptor_s3.wire.transfer_state import TransferState
 
 MAX_RUN: Final = 44
@@ -41,11 +42,8 @@ class Sender:
         self._transfers: dict[str, OutgoingTransfer] = {}
         self._small: deque[OutgoingTransfer] = deque()
         self._large: deque[OutgoingTransfer] = deque()
-        self._queued: set[str] = set()
         self._cancels: list[OutgoingTransfer] = []
         self._timers: list[tuple[float, str]] = []
-        self._due: dict[str, float] = {}
-        self._flight: dict[str, int] = {}
         self._flight_bytes = 0
 
     def __len__(self) -> int:
@@ -56,47 +54,68 @@ class Sender:
         if transfer.object_id in self._transfers:
             raise ValueError("object id is in use")
         self._transfers[transfer.object_id] = transfer
-        self._settle(transfer)
+        self._enqueue(transfer)
+        self._set_timer(transfer, transfer.ends_at)
+
+    @property
+    def has_queue(self) -> bool:
+        """Some transfer has symbols to send, when the rate allows it."""
+        return bool(self._small or self._large)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._small or self._large or self._cancels)
 
     def next_run(self, now: float) -> tuple[OutgoingTransfer, Run] | None:
         """The next datagrams to send now; None when there are none, or the rate does not allow any (`next_send_at`)."""
         while queue := self._small or self._large:
             transfer = queue[0]
+            run = None
             if transfer.backlog and transfer.start(now):
                 limit = self._allowance(transfer, now)
                 if not limit:
                     return None
                 run = transfer.take(limit, now)
-                if run is not None:
-                    size = run.length * (transfer.datagram_size + WIRE_OVERHEAD)
-                    self.controller.on_sent(size, now, self._flight_bytes)
-                    if not transfer.backlog:
-                        queue.popleft()
-                        self._queued.discard(transfer.object_id)
-                    self._settle(transfer)
-                    return transfer, run
-            queue.popleft()
-            self._queued.discard(transfer.object_id)
-            self._settle(transfer, requeue=False)
-        self.controller.on_idle(now)
+            if run is None or not transfer.backlog:
+                queue.popleft()
+                transfer.is_queued = False
+            if run is not None:
+                size = transfer.datagram_size + WIRE_OVERHEAD
+                self.controller.on_sent(run.length * size, self._flight_bytes, now)
+                self._after_sending(transfer, run.length * size)
+                return transfer, run
+            if transfer.outcome is not None:
+                self._settle(transfer)
+        self.controller.idle_at = now
         return None
 
     def _allowance(self, transfer: OutgoingTransfer, now: float) -> int:
         """How many datagrams of `transfer` may leave now: none until a quantum is at hand."""
         size = transfer.datagram_size + WIRE_OVERHEAD
         controller = self.controller
-        pacer = controller.pacer
-        affordable = int(pacer.available(now) / size + 1e-6)
-        if affordable < self._quantum(transfer):
-            return 0
+        count = transfer.backlog if transfer.backlog < MAX_RUN else MAX_RUN
         window = controller.window_bytes - self._flight_bytes
         if window < size:
             return 0
-        return int(min(transfer.backlog, affordable, MAX_RUN, window // size))
+        available = controller.pacer.available(now) + 1e-3
+        if available < count * size:
+            count = int(available / size)
+            if count < self._quantum(transfer):
+                return 0
+        return count if count * size <= window else int(window / size)
 
     def _quantum(self, transfer: OutgoingTransfer) -> int:
         size = transfer.datagram_size + WIRE_OVERHEAD
         return min(transfer.backlog, MAX_RUN, max(2, int(self.controller.pacer.rate * QUANTUM_S / size)))
+
+    def _after_sending(self, transfer: OutgoingTransfer, sent_bytes: int) -> None:
+        if transfer.outcome is not None:  # nothing is to be confirmed
+            self._settle(transfer)
+            return
+        transfer.flight_bytes += sent_bytes
+        self._flight_bytes += sent_bytes
+        if not transfer.backlog:
+            self._set_timer(transfer, transfer.get_timer())
 
     def next_send_at(self, now: float) -> float:
         """When `next_run` may have something, infinity when nothing waits, or only a state can open the window."""
@@ -143,10 +162,10 @@ class Sender:
         while self._timers and self._timers[0][0] <= now:
             due, object_id = heapq.heappop(self._timers)
             transfer = self._transfers.get(object_id)
-            if transfer is None or self._due.get(object_id) != due:
+            if transfer is None or transfer.timer_due != due:
                 continue
-            del self._due[object_id]
-            in_flight = self._flight[object_id]
+            transfer.timer_due = _NEVER
+            in_flight = transfer.flight_bytes
             if transfer.handle_timer(now):
                 worst = max(worst, transfer.silences)
                 self.controller.on_silence(in_flight, now)
@@ -163,10 +182,10 @@ class Sender:
         self._settle(transfer)
 
     def drop(self, transfer: OutgoingTransfer) -> None:
-        """Forget a transfer at once; it does not appear in `ended`."""
+        """Forget a transfer at once: it sends nothing any more, and does not appear in `ended`."""
         if self._transfers.pop(transfer.object_id, None) is not None:
-            self._due.pop(transfer.object_id, None)
-            self._flight_bytes -= self._flight.pop(transfer.object_id, 0)
+            transfer.backlog = 0
+            self._flight_bytes -= transfer.flight_bytes
 
     def change_session(self, transfer: OutgoingTransfer, now: float) -> None:
         """`transfer` goes on under new keys: see OutgoingTransfer.change_session."""
@@ -178,23 +197,26 @@ class Sender:
         rtt = self.path.rtt
         return Learned(rtt.smoothed_s, rtt.variation_s, self.path.loss.rate, self.controller.learned_rate)
 
-    def _settle(self, transfer: OutgoingTransfer, *, requeue: bool = True) -> None:
+    def _settle(self, transfer: OutgoingTransfer) -> None:
         """Bring queue, timers, flight and `ended` up to date after something happened to `transfer`."""
-        object_id = transfer.object_id
-        if object_id not in self._transfers:
-            return
         if transfer.outcome is not None:
-            self.drop(transfer)
-            self.ended.append(transfer)
+            if transfer.object_id in self._transfers:
+                self.drop(transfer)
+                self.ended.append(transfer)
             return
-        if transfer.backlog and requeue and object_id not in self._queued:
-            self._queued.add(object_id)
-            (self._small if transfer.backlog <= SMALL else self._large).append(transfer)
+        if transfer.backlog and not transfer.is_queued:
+            self._enqueue(transfer)
         in_flight = transfer.in_flight * (transfer.datagram_size + WIRE_OVERHEAD)
-        self._flight_bytes += in_flight - self._flight.get(object_id, 0)
-        self._flight[object_id] = in_flight
-        due = transfer.get_timer()
-        known = self._due.get(object_id)
-        if known is None or due < known:
-            self._due[object_id] = due
-            heapq.heappush(self._timers, (due, object_id))
+        self._flight_bytes += in_flight - transfer.flight_bytes
+        transfer.flight_bytes = in_flight
+        self._set_timer(transfer, transfer.get_timer())
+
+    def _enqueue(self, transfer: OutgoingTransfer) -> None:
+        transfer.is_queued = True
+        (self._small if transfer.backlog <= SMALL else self._large).append(transfer)
+
+    def _set_timer(self, transfer: OutgoingTransfer, due: float) -> None:
+        """One live entry per transfer, never later than its timer; `handle_timer` puts off what comes too early."""
+        if due < transfer.timer_due:
+            transfer.timer_due = due
+            heapq.heappush(self._timers, (due, transfer.object_id))

@@ -105,7 +105,7 @@ def test_deadline_parts_never_exceed_the_timeout(timeout_s: float, retransmissio
 def test_pacer_never_exceeds_rate_and_burst(rate: float, steps: list[tuple[float, int]]) -> None:
     """Whoever sends only what is available stays under the line, whatever the timing."""
     pacer = Pacer(rate, 0.0, burst_bytes=3000)
-    burst = max(3000, rate * 0.004)
+    burst = max(3000, rate * 0.008)
     now = sent = 0.0
     for pause, size in steps:
         now += pause
