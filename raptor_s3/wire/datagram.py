@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from raptor_s3.codec import DegreeTable, ObjectTransmissionInformation
@@ -89,7 +90,7 @@ def plan_object(size_bytes: int, object_id_bytes: int, max_datagram: int = MAX_D
     symbols = 1
     while -(-size_bytes // symbols) > room:
         symbols *= 2
-    return ObjectTransmissionInformation(size_bytes, max(1, -(-size_bytes // symbols)), source_blocks)
+    return _checked_oti(size_bytes, max(1, -(-size_bytes // symbols)), source_blocks)
 
 
 def datagram_prefix(object_id: str, oti: ObjectTransmissionInformation, flags: int) -> bytes:
@@ -160,8 +161,14 @@ def parse_datagram(data: Buffer) -> Datagram:
         raise MalformedPacket(f"object id is not UTF-8: {error.reason}") from None
     if flags & FLAG_PUT_HEADER and not _TRANSFER_ID.fullmatch(object_id):
         raise MalformedPacket("object id of a put is not a transfer id")
-    oti = ObjectTransmissionInformation(high << 32 | low, symbol_size, source_blocks)
+    oti = _checked_oti(high << 32 | low, symbol_size, source_blocks)
     sbn = payload_id >> 24
     if sbn >= source_blocks:
         raise MalformedPacket(f"SBN {sbn} where Z is {source_blocks}")
     return Datagram(object_id, oti, flags, sbn, payload_id & 0xFFFFFF, symbol)
+
+
+@lru_cache(maxsize=4096)
+def _checked_oti(transfer_length: int, symbol_size: int, source_blocks: int) -> ObjectTransmissionInformation:
+    """All datagrams of a transfer, and many transfers, share one: the checks are made once."""
+    return ObjectTransmissionInformation(transfer_length, symbol_size, source_blocks)

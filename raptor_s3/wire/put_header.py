@@ -73,7 +73,7 @@ def build_put_header(fields: Mapping[str, Any]) -> bytes:
     """
     if reason := _objection(fields):
         raise ValueError(reason)
-    header = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    header = _ENCODER.encode(fields).encode()
     if len(header) > MAX_HEADER:
         raise ValueError(f"put header of {len(header)} octets is longer than {MAX_HEADER}")
     return len(header).to_bytes(2, "big") + header
@@ -92,7 +92,7 @@ def split_put_object(data: Buffer) -> tuple[dict[str, Any], memoryview]:
     if len(view) < end:
         raise MalformedPacket(f"put header of {end - 2} octets in an object of {len(view)}")
     try:
-        fields = json.loads(str(view[2:end], "utf-8"), object_pairs_hook=_object_of_pairs, parse_constant=_no_constant)
+        fields = _DECODER.decode(str(view[2:end], "utf-8"))
     except (ValueError, RecursionError) as error:
         raise MalformedPacket(f"put header is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -136,3 +136,7 @@ def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object_of_pairs, parse_constant=_no_constant)

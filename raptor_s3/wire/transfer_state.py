@@ -28,6 +28,7 @@ MAGIC: Final = 0x72617074
 MAX_RECEIVED: Final = 0xFFFF
 
 _HEAD: Final = struct.Struct(">IBHBB")
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class StateType(enum.IntEnum):
@@ -72,7 +73,7 @@ def build_transfer_state(state: TransferState) -> bytes:
     head = _HEAD.pack(MAGIC, state.type, received, state.sbn, len(encoded_id))
     if state.fields is None:
         return head + encoded_id
-    return head + encoded_id + json.dumps(state.fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return head + encoded_id + _ENCODER.encode(state.fields).encode()
 
 
 def parse_transfer_state(data: Buffer) -> TransferState:
