@@ -342,8 +342,8 @@ class TestLife:
     def test_a_stack_that_fails_says_why_and_leaves_nothing(self, tmp_path):
         nowhere = "arn:aws:lambda:us-east-1:000000000000:function:nowhere"
         stack = LocalStack(tmp_path, parameters={"ProxylityServiceToken": nowhere})
-        with pytest.raises(LocalStackError, match=r"(?s)Listener.*nowhere"):
-            stack.start()
+        with pytest.raises(LocalStackError, match=r"(?s)Listener.*nowhere"), stack:
+            pytest.fail("the stack came up")
         assert not list(tmp_path.glob("scratch-*"))
         with pytest.raises(OSError):
             socket.create_connection(("127.0.0.1", int(stack.endpoint_url.rpartition(":")[2])), 1)
