@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from raptor_s3.transfer.events import CancelWrite, ObjectReady, SendState
+from raptor_s3.transfer.events import CancelWrite, ObjectReady, SendState, TransferKey
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
 from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.pacing import WIRE_OVERHEAD
@@ -128,6 +128,7 @@ class Server:
         self.collector = Collector(limits)
         self.written: list[tuple[float, str, bytes]] = []
         self.ready: list[ObjectReady] = []
+        self.stopped: set[TransferKey] = set()
         self.answer: Callable[[ObjectReady], TransferState] = self.write
         self.is_deaf = False
         self.honours_cancel = False
@@ -155,6 +156,7 @@ class Server:
                 else:
                     self._finish(event)
             elif isinstance(event, CancelWrite) and self.honours_cancel:
+                self.stopped.add(event.transfer)
                 state = TransferState(StateType.CANCELLED, event.transfer.object_id)
                 self.carry_out(self.collector.finish(event.transfer, state, self.network.now))
         due = self.collector.get_timer()
@@ -163,11 +165,13 @@ class Server:
             self.network.at(due, self._wake)
 
     def _finish(self, ready: ObjectReady) -> None:
-        collector = self.collector
+        if ready.transfer in self.stopped:
+            return
+        collector, state = self.collector, self.answer(ready)
         try:
-            self.carry_out(collector.finish(ready.transfer, self.answer(ready), self.network.now))
+            self.carry_out(collector.finish(ready.transfer, state, self.network.now))
         except KeyError:
-            pass  # cancelled, or the server was restarted meanwhile
+            pass  # the server was restarted meanwhile
 
     def write(self, ready: ObjectReady) -> TransferState:
         if self.network.now >= ready.expires_at:

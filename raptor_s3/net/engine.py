@@ -59,6 +59,7 @@ class Engine:
 
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
+        self._degree_table = settings.degree_table
         self._reset()
         _all_engines.add(self)
 
@@ -171,16 +172,15 @@ class Engine:
             raise ValueError(f"a timeout of {timeout_s} s")
         if fields is None and object_id is None:
             raise ValueError("a bare object needs an object id")
-        settings = self.settings
         return PutRequest(
-            object_id if fields is None and object_id is not None else new_transfer_id(),
+            new_transfer_id() if fields is not None or object_id is None else object_id,
             fields,
             body,
             timeout_s,
-            Confirm(confirm),
-            settings.overhead,
+            confirm if type(confirm) is Confirm else Confirm(confirm),
+            self.settings.overhead,
             link.max_datagram,
-            settings.degree_table,
+            self._degree_table,
         )
 
     # Leading and following; all of it with the lock held

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 from base64 import urlsafe_b64encode
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, WireGuardError
@@ -295,8 +294,7 @@ class Link:
         old = put.transfer
         del self._puts[old.object_id]
         self.sender.drop(old)
-        request = replace(
-            old.request,
+        request = old.request._replace(
             object_id=new_transfer_id() if old.request.fields is not None else old.object_id,
             timeout_s=old.ends_at - now,
             max_datagram=self.max_datagram,

@@ -258,7 +258,7 @@ class OutgoingTransfer:
                 lost = index - block.index - delivered
                 self.stats.lost_estimate += lost
                 sent_at = block.sent_at(index - 1)
-            elif sent_once:
+            elif sent_once and block.next_esi:
                 guess = min(flight_size(block.symbols, self._path.loss.rate), block.next_esi)
                 sent_at = block.sent_at(guess - 1)
             if sent_at is not None:

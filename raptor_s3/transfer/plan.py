@@ -5,7 +5,6 @@ Invariant: what depends only on sizes is worked out once; many small objects hav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from raptor_s3.codec import ObjectTransmissionInformation
 
 
-@dataclass(frozen=True, slots=True)
-class PutRequest:
+class PutRequest(NamedTuple):
     """What is to be sent, and how.
 
     `fields` are PutObject's parameters as they go into the put header, without TtlMs; None sends a bare object (as the published
@@ -48,7 +46,7 @@ class Run(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """An object in symbols and datagrams. `tail` is the datagram prefix after the object id."""
+    """An object in symbols and datagrams, sizes in octets. `tail` is the datagram prefix after the object id."""
 
     oti: ObjectTransmissionInformation
     block_symbols: tuple[int, ...]

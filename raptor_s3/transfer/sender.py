@@ -68,11 +68,13 @@ class Sender:
 
     def next_run(self, now: float) -> tuple[OutgoingTransfer, Run] | None:
         """The next datagrams to send now; None when there are none, or the rate does not allow any (`next_send_at`)."""
+        controller = self.controller
         while queue := self._small or self._large:
             transfer = queue[0]
             run = None
-            if transfer.backlog and transfer.start(now):
-                limit = self._allowance(transfer, now)
+            if transfer.backlog and (transfer.has_started or transfer.start(now)):
+                size = transfer.datagram_size + WIRE_OVERHEAD
+                limit = self._allowance(transfer, size, now)
                 if not limit:
                     return None
                 run = transfer.take(limit, now)
@@ -80,18 +82,23 @@ class Sender:
                 queue.popleft()
                 transfer.is_queued = False
             if run is not None:
-                size = transfer.datagram_size + WIRE_OVERHEAD
-                self.controller.on_sent(run.length * size, self._flight_bytes, now)
-                self._after_sending(transfer, run.length * size)
+                sent_bytes = run.length * size
+                controller.on_sent(sent_bytes, self._flight_bytes, now)
+                if transfer.outcome is not None:  # nothing is to be confirmed
+                    self._settle(transfer)
+                    return transfer, run
+                transfer.flight_bytes += sent_bytes
+                self._flight_bytes += sent_bytes
+                if not transfer.backlog:
+                    self._set_timer(transfer, transfer.get_timer())
                 return transfer, run
             if transfer.outcome is not None:
                 self._settle(transfer)
-        self.controller.idle_at = now
+        controller.idle_at = now
         return None
 
-    def _allowance(self, transfer: OutgoingTransfer, now: float) -> int:
-        """How many datagrams of `transfer` may leave now: none until a quantum is at hand."""
-        size = transfer.datagram_size + WIRE_OVERHEAD
+    def _allowance(self, transfer: OutgoingTransfer, size: int, now: float) -> int:
+        """How many datagrams of `size` octets may leave now: none until a quantum is at hand."""
         controller = self.controller
         count = transfer.backlog if transfer.backlog < MAX_RUN else MAX_RUN
         window = controller.window_bytes - self._flight_bytes
@@ -100,22 +107,12 @@ class Sender:
         available = controller.pacer.available(now) + 1e-3
         if available < count * size:
             count = int(available / size)
-            if count < self._quantum(transfer):
+            if count < self._quantum(transfer, size):
                 return 0
         return count if count * size <= window else int(window / size)
 
-    def _quantum(self, transfer: OutgoingTransfer) -> int:
-        size = transfer.datagram_size + WIRE_OVERHEAD
+    def _quantum(self, transfer: OutgoingTransfer, size: int) -> int:
         return min(transfer.backlog, MAX_RUN, max(2, int(self.controller.pacer.rate * QUANTUM_S / size)))
-
-    def _after_sending(self, transfer: OutgoingTransfer, sent_bytes: int) -> None:
-        if transfer.outcome is not None:  # nothing is to be confirmed
-            self._settle(transfer)
-            return
-        transfer.flight_bytes += sent_bytes
-        self._flight_bytes += sent_bytes
-        if not transfer.backlog:
-            self._set_timer(transfer, transfer.get_timer())
 
     def next_send_at(self, now: float) -> float:
         """When `next_run` may have something, infinity when nothing waits, or only a state can open the window."""
@@ -126,7 +123,7 @@ class Sender:
         size = transfer.datagram_size + WIRE_OVERHEAD
         if transfer.backlog and self.controller.window_bytes - self._flight_bytes < size:
             return _NEVER
-        return self.controller.pacer.ready_at(self._quantum(transfer) * size, now)
+        return self.controller.pacer.ready_at(self._quantum(transfer, size) * size, now)
 
     def take_cancels(self) -> list[OutgoingTransfer]:
         """Transfers whose cancel is to be sent now (`take_cancel`). Not paced: a few octets each, one at a time per transfer."""
