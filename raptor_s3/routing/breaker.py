@@ -65,6 +65,7 @@ class Breaker:
         self._state = CLOSED
         self._looked_at = -_REFRESH_S
         self._opened_at = 0.0
+        self._succeeded_at = 0.0
 
     @property
     def state(self) -> BreakerState:
@@ -99,8 +100,15 @@ class Breaker:
             return "" if claimed else f"circuit breaker: {self._state.reason}"
 
     def failed(self, reason: str, started_at: float) -> None:
-        """A put that began at `started_at` (unix time) failed. One that was under way at the last failure doesn't count."""
+        """A put that began at `started_at` (unix time) failed.
+
+        It doesn't count if it was under way at the last failure, nor if another has succeeded since it began: then the
+        endpoint is there, and it was this put that had bad luck.
+        """
         now = self._clock()
+        if self._succeeded_at >= started_at:
+            logger.info("a put failed while others went through: %s", reason)
+            return
 
         def open_again(stored: BreakerState) -> BreakerState:
             failures = stored.failures + 1
@@ -115,6 +123,8 @@ class Breaker:
         logger.warning("fast path off for %.0f s: %s", self._state.open_until - now, reason)
 
     def succeeded(self) -> None:
+        """A put was confirmed."""
+        self._succeeded_at = self._clock()
         if self._state.failures == 0:
             return
         with self._lock:

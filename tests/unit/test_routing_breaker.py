@@ -85,6 +85,16 @@ class TestBreaker:
             breaker.failed("x", started)
         assert breaker.state.failures == 1
 
+    def test_one_that_fails_among_others_that_succeed_is_no_sign(self, breaker, clock):
+        started = clock.now
+        clock.now += 1
+        breaker.succeeded()
+        clock.now += 4
+        breaker.failed("bad luck", started)
+        assert breaker.admit(5) == ""
+        breaker.failed("nothing since", clock.now)
+        assert "nothing since" in breaker.admit(5)
+
     def test_a_clock_set_back_does_not_keep_it_open(self, breaker, clock):
         breaker.failed("x", clock.now)
         clock.now -= 10 * LONGEST_COOLDOWN_S
