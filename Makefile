@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 C_SOURCES := $(wildcard raptor_s3/codec/_*.[ch] raptor_s3/wireguard/_*.c)
 
-.PHONY: demo test check format soak fuzz bench clean
+.PHONY: demo test check format soak fuzz compat bench clean
 
 demo: $(STAMP)
 	$(BIN)/python -m demo
@@ -29,6 +29,31 @@ $(STAMP): pyproject.toml constraints.txt setup.py $(C_SOURCES)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
 	touch $@
+
+# Long by nature; CI runs both for a moment.
+PUTS ?= 100000
+SECONDS ?= 600
+
+soak: $(STAMP)
+	$(BIN)/python tests/soak.py --puts $(PUTS)
+
+fuzz: $(STAMP)
+	fuzz/codec.sh $(SECONDS)
+
+# Other people's versions: the oldest and newest botocore, AWS CLI 1.45 and v2, s3transfer's own tests.
+compat: $(STAMP)
+	$(BIN)/python tests/compat/run.py
+	$(BIN)/python tests/compat/awscli.py
+
+# The ratios of docs/benchmarks.md and docs/wan.md; the link emulator needs root.
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.codec
+	$(BIN)/python -m benchmarks.wireguard
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.dropin
+	$(BIN)/python -m benchmarks.wan
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
