@@ -53,8 +53,9 @@ class Responder:
         self.collector = Collector()
         self.listener = Listener(self.server_key, {public_key(self.client_key): PeerConfig()}, random=os.urandom)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        for option in (socket.SO_RCVBUF, 33):  # 33: SO_RCVBUFFORCE, for root
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
         self._socket.setblocking(False)
         self._socket.bind(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]

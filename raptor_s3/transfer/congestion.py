@@ -79,8 +79,11 @@ class RateController:
     """Shared by all transfers of an endpoint. Octets are as on the wire, times on the caller's clock."""
 
     def __init__(self, now: float, path: PathEstimates, *, cap: float | None = None, rate: float | None = None) -> None:
-        """`cap`: a hard limit in octets per second. `rate`: what an earlier process has learned."""
+        """`cap`: a hard limit in octets per second, and where to begin. `rate`: what an earlier process has learned."""
         self._path = path
+        self._remembered = rate
+        if cap is not None and (rate is None or rate > cap):
+            rate = cap
         self.cap = cap
         self.phase = Phase.STARTUP if rate is None else Phase.CRUISE
         self.bandwidth = INITIAL_RATE / STARTUP_GAIN if rate is None else min(max(rate, MIN_RATE), MAX_RATE)
@@ -88,7 +91,6 @@ class RateController:
         self.base_loss = 0.0
         self.window_bytes: float = INITIAL_WINDOW
         self.pacer = Pacer(self._limited(self.bandwidth * self.phase.value), now, _burst(cap))
-        self._learned = rate
         self._samples: deque[tuple[int, float]] = deque()  # (round, octets per second), decreasing
         self._history: deque[tuple[float, float]] = deque()  # (time, octets delivered by then) of a busy period
         self._delivered = 0.0
@@ -181,7 +183,6 @@ class RateController:
                 return
             self.is_measured = True
         self.bandwidth = min(max(samples[0][1], MIN_RATE), MAX_RATE)
-        self._learned = self.bandwidth
 
     @property
     def _round_s(self) -> float:
@@ -299,8 +300,8 @@ class RateController:
 
     @property
     def learned_rate(self) -> float | None:
-        """What to remember; None when nothing has been measured."""
-        return self._learned if self.is_measured else None
+        """What to remember; None when nothing has ever been measured."""
+        return self.bandwidth if self.is_measured else self._remembered
 
 
 def _burst(cap: float | None) -> float:

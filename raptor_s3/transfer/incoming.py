@@ -37,6 +37,9 @@ __all__ = ["CancelWrite", "Collector", "CollectorLimits", "CollectorStats", "Eve
 
 REPORT_EVERY: Final = 16
 """Datagrams of one transfer between two reports; the first report comes after half as many."""
+REPORT_PAUSE_S: Final = 0.004
+REPORT_AT_MOST: Final = 128
+"""On a fast path there is a pause between two reports, and more datagrams."""
 REPORT_S: Final = 0.025
 """On a thin link, a report goes out this often, if two datagrams have come."""
 QUIET_S: Final = 0.02
@@ -130,6 +133,7 @@ class _Transfer:
         "oti",
         "peer",
         "report_at",
+        "report_pause_s",
         "reported_at",
         "sbn",
         "unreported",
@@ -147,6 +151,7 @@ class _Transfer:
         self.due = _NEVER  # of the one live entry in the timer heap
         self.unreported = 0
         self.report_at = REPORT_EVERY // 2
+        self.report_pause_s = 0.0
         self.reported_at = now
         self.sbn = self.esi = 0
         self.highest = [-1] * datagram.oti.source_blocks
@@ -304,8 +309,13 @@ class Collector:
                 return self._decoded(transfer, decoder, now)
             return (transfer.block_complete(sbn),)
         transfer.unreported += 1
-        if transfer.unreported >= transfer.report_at or (transfer.unreported > 1 and now >= transfer.reported_at + REPORT_S):
-            transfer.report_at = REPORT_EVERY
+        unreported, since_s = transfer.unreported, now - transfer.reported_at
+        if (
+            (unreported >= transfer.report_at and since_s >= transfer.report_pause_s)
+            or unreported >= REPORT_AT_MOST
+            or (unreported > 1 and since_s >= REPORT_S)
+        ):
+            transfer.report_at, transfer.report_pause_s = REPORT_EVERY, REPORT_PAUSE_S
             return (self._report(transfer, decoder, now),)
         if transfer.due > now + QUIET_S:
             self._schedule(transfer, now + QUIET_S)
