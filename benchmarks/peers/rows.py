@@ -96,7 +96,10 @@ def all_contestants(algorithms: list[str]) -> list[Contestant]:
 # warm: a process that has put before.
 RAPTOR_MODES = ("stored", "warm", "new")
 
-# The table. 1.1 RTT of 150 ms is 165 ms.
+EITHER = ("stored", "warm")
+
+# 1.1 RTT of 150 ms is 165 ms. From 100 KB on both kinds of process are held to the limit: one that has put before, and a fresh one
+# that finds what others have learned.
 TARGETS = [
     *(Target(f"{size}, 150 ms, 0%", "stored", "median", 165) for size in ("1 KB", "10 KB")),
     *(Target(f"{size}, 150 ms, 0%", "stored", "p99", 180) for size in ("1 KB", "10 KB")),
@@ -104,10 +107,10 @@ TARGETS = [
     Target("10 KB, 150 ms, 5%", "stored", "median", 165),
     Target("10 KB, 150 ms, 5%", "stored", "p99", 345),
     Target("1 KB, 150 ms, 10%", "stored", "p99", 345),
-    Target("100 KB, 150 ms, 5%", "stored", "median", 260),
-    Target("100 KB, 150 ms, 5%", "stored", "p99", 500),
-    Target("1 MB, 150 ms, 1%", "stored", "median", 750),
-    Target("1 MB, 150 ms, 5%", "stored", "median", 800),
-    Target("1 MB, 150 ms, 5%", "stored", "p99", 1100),
-    Target("100 KB, 20 ms, 10%", "stored", "median", 120),
+    *(Target("100 KB, 150 ms, 5%", mode, "median", 260) for mode in EITHER),
+    *(Target("100 KB, 150 ms, 5%", mode, "p99", 500) for mode in EITHER),
+    *(Target("1 MB, 150 ms, 1%", mode, "median", 750) for mode in EITHER),
+    *(Target("1 MB, 150 ms, 5%", mode, "median", 800) for mode in EITHER),
+    *(Target("1 MB, 150 ms, 5%", mode, "p99", 1100) for mode in EITHER),
+    *(Target("100 KB, 20 ms, 10%", mode, "median", 120) for mode in EITHER),
 ]
