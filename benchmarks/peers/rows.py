@@ -98,8 +98,8 @@ RAPTOR_MODES = ("stored", "warm", "new")
 
 EITHER = ("stored", "warm")
 
-# 1.1 RTT of 150 ms is 165 ms. From 100 KB on both kinds of process are held to the limit: one that has put before, and a fresh one
-# that finds what others have learned.
+# 1.1 RTT of 150 ms is 165 ms. From 100 KB on both kinds of process are held to the limit: one that has put before, and a fresh
+# one that finds what others have learned.
 TARGETS = [
     *(Target(f"{size}, 150 ms, 0%", "stored", "median", 165) for size in ("1 KB", "10 KB")),
     *(Target(f"{size}, 150 ms, 0%", "stored", "p99", 180) for size in ("1 KB", "10 KB")),
