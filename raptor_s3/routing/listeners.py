@@ -26,6 +26,8 @@ _WATCHED: Final = tuple(
     )
 )
 _HOME: Final = frozenset({"awscli", "boto3", "botocore", "raptor_s3", "s3transfer"})
+# They see the HTTPS request only to add to its User-Agent.
+_HARMLESS: Final = frozenset({"aws_lambda_powertools.shared.user_agent"})
 _VERDICT: Final = "raptor-s3.foreign-handler"
 _QUIET: Final = "raptor-s3.quiet"
 
@@ -105,6 +107,6 @@ def _foreign_name(handler: Any) -> str:
     function = getattr(handler, "__func__", handler)
     module = getattr(function, "__module__", None) or type(handler).__module__
     # moto's is always there once moto is imported; `moto_is_on` tells whether it does anything.
-    if module.partition(".")[0] in _HOME or type(handler).__module__.startswith("moto.core"):
+    if module.partition(".")[0] in _HOME or module in _HARMLESS or type(handler).__module__.startswith("moto.core"):
         return ""
     return f"handler {module}.{getattr(function, '__qualname__', type(handler).__qualname__)}"
