@@ -36,31 +36,44 @@ STARTUP_GAIN: Final = 2.0
 UP_GAIN: Final = 1.25
 DOWN_GAIN: Final = 0.75
 DRAIN_GAIN: Final = 0.5
-WINDOW_GAIN: Final = 1.3
-WINDOW_SLACK: Final = 18 * 1500
-"""States come only every few datagrams; without this, a thin link would wait for them."""
-BUSY: Final = 0.7
-LIGHT_BYTES: Final = 3000
+CROWDED_GAIN: Final = 0.95
+"""Of CRUISE while there is a queue: ours drains slowly, and others' flows find room."""
 CRUISE_ROUNDS: Final = 6
-FILTER_ROUNDS: Final = 10
-PLATEAU_ROUNDS: Final = 3
+FILTER_ROUNDS: Final = 14
+"""Longer than a cycle of phases: UP confirms a bandwidth before it is forgotten, on lossy paths too."""
 GROWTH: Final = 1.2
+PLATEAU_ROUNDS: Final = 3
+"""STARTUP ends after so many rounds without GROWTH."""
 UP_GROWTH: Final = 1.08
+"""UP goes on as long as a round brings this much."""
+
+OWN_QUEUE_S: Final = 0.06
+WINDOW_GAIN: Final = 1.3
+"""The window is the bandwidth-delay product and a queue of OWN_QUEUE_S, or times WINDOW_GAIN where that is more."""
+REPORT_BYTES: Final = 8000
+REPORT_S: Final = 0.05
+MAX_REPORT_BYTES: Final = 27_000
+"""Octets that may be in flight besides, because reports come only every few datagrams, or every few milliseconds."""
+
 MIN_SAMPLE_S: Final = 0.02
 JITTER_SHARE: Final = 10.0
-"""Samples are longer by so many times the jitter, or their greatest would be noise."""
-OWN_QUEUE_S: Final = 0.06
-CROWDED_GAIN: Final = 0.95
-MIN_QUEUE_S: Final = 0.01
+"""Samples are longer by so many times the jitter, or the greatest of them would be noise."""
+BUSY: Final = 0.7
+"""A round in which less than this share of the rate was used teaches nothing."""
+LIGHT_BYTES: Final = 3000
+"""With so little in flight, a state is about a lone small put, and teaches nothing of the rate."""
+
 RECENT: Final = 6
 """Round trips of which the least tells the queue."""
+MIN_QUEUE_S: Final = 0.01
 QUEUE_SHARE: Final = 1 / 8
 EXCESS_LOSS: Final = 0.02
-MIN_ROUND: Final = 50
-"""Datagrams in a round below which its loss says nothing."""
+"""Loss of a round above the base loss, and above chance, that means congestion."""
+MIN_LOSS_COUNT: Final = 50
+"""Fewer datagrams' loss says nothing; on thin links several rounds are taken together."""
 STARTUP_LOSS: Final = 0.15
 LOSSY_ROUNDS: Final = 3
-"""So many rounds in a row with more than the base loss mean congestion even where no queue is seen: a policer, a short queue."""
+"""So many rounds in a row with excess loss mean congestion even where no queue is seen: a policer, a short queue."""
 BACKOFF: Final = 0.85
 MAX_BASE_LOSS: Final = 0.2
 BASE_MEMORY: Final = 2000
@@ -97,8 +110,8 @@ class RateController:
         self._round = 0
         self._round_ends_at = 0.0
         self._recent_rtts: deque[float] = deque(maxlen=RECENT)
-        self._round_delivered = 0
-        self._round_lost = 0
+        self._delivered_count = 0
+        self._lost_count = 0
         self._round_sent = 0
         self._round_began_at = now
         self._lossy_rounds = 0
@@ -122,6 +135,11 @@ class RateController:
         self._round_sent += size_bytes
         if not in_flight_bytes and self.idle_at >= self._sent_at:
             self._history.clear()  # a busy period begins
+            if self.phase is Phase.UP:  # it was cut short: try again soon
+                self._enter(Phase.CRUISE)
+                self._phase_round -= CRUISE_ROUNDS - 2
+            elif self.phase is not Phase.STARTUP and self.phase is not Phase.CRUISE:
+                self._enter(Phase.CRUISE)  # the pause has drained the queue
         self._sent_at = now
 
     # Learning
@@ -132,8 +150,8 @@ class RateController:
             self._on_rtt(feedback.rtt_s)
         if in_flight_bytes <= LIGHT_BYTES:
             return  # a lone small put: nothing to be learned of the rate
-        self._round_delivered += feedback.delivered
-        self._round_lost += feedback.lost
+        self._delivered_count += feedback.delivered
+        self._lost_count += feedback.lost
         if feedback.delivered:
             self._delivered += feedback.delivered * datagram_bytes
             self._measure(now)
@@ -192,9 +210,9 @@ class RateController:
     @property
     def _is_too_fast(self) -> bool:
         """STARTUP need not wait for the end of the round to see that it went too far."""
-        total = self._round_delivered + self._round_lost
-        lost = self._round_lost - self._path.reordering
-        return self._queue_s > self._queue_threshold_s or (total >= MIN_ROUND and lost > STARTUP_LOSS * total)
+        total = self._delivered_count + self._lost_count
+        lost = self._lost_count - self._path.reordering
+        return self._queue_s > self._queue_threshold_s or (total >= MIN_LOSS_COUNT and lost > STARTUP_LOSS * total)
 
     @property
     def _queue_s(self) -> float:
@@ -211,20 +229,21 @@ class RateController:
     def _end_round(self, now: float, in_flight_bytes: int) -> None:
         queue_s = self._queue_s
         has_queue = queue_s > self._queue_threshold_s
-        total = self._round_delivered + self._round_lost
+        total = self._delivered_count + self._lost_count
         excess = 0.0
-        if total >= MIN_ROUND:
+        if total >= MIN_LOSS_COUNT:
             noise = 2 * math.sqrt((self.base_loss + 1 / total) / total)
-            excess = self._round_lost / total - self.base_loss - noise
+            excess = self._lost_count / total - self.base_loss - noise
+            if not has_queue and self.phase in (Phase.CRUISE, Phase.DOWN):
+                self._count_base(self._delivered_count, self._lost_count)
+            self._delivered_count = self._lost_count = 0
         # A sender that was held up itself (no data, no CPU, the window) learns nothing of the path.
         paced = self.pacer.rate * (now - self._round_began_at)
         is_busy = self.idle_at < now - self._last_rtt_s and self._round_sent > BUSY * paced
-        if not has_queue and self.phase in (Phase.CRUISE, Phase.DOWN):
-            self._count_base(self._round_delivered, self._round_lost)
         self._step(now, has_queue, excess, is_busy, in_flight_bytes)
         self._round += 1
         self._round_ends_at = now + self._round_s
-        self._round_delivered = self._round_lost = self._round_sent = 0
+        self._round_sent = 0
         self._round_began_at = now
 
     def _step(self, now: float, has_queue: bool, excess: float, is_busy: bool, in_flight_bytes: int) -> None:
@@ -275,7 +294,7 @@ class RateController:
 
     def on_silence(self, in_flight_bytes: int, now: float) -> None:
         """A whole flight went unanswered: half the rate (RFC 5348 4.4)."""
-        if in_flight_bytes > INITIAL_BURST_BYTES and now - self._heard_at > self._path.rtt.timeout_s:
+        if in_flight_bytes > INITIAL_BURST_BYTES and now - self._heard_at > 2 * self._path.rtt.timeout_s:
             self._heard_at = now
             self.bandwidth = max(self.bandwidth / 2, MIN_RATE)
             self._samples.clear()
@@ -291,7 +310,8 @@ class RateController:
     def _set_window(self) -> None:
         rtt = self._path.rtt
         rtt_s = rtt.min_s if rtt.min_s < _NEVER else rtt.smoothed_s or 0.0
-        self.window_bytes = self.bandwidth * max(rtt_s + OWN_QUEUE_S, rtt_s * WINDOW_GAIN) + WINDOW_SLACK
+        slack = min(REPORT_BYTES + self.bandwidth * REPORT_S, MAX_REPORT_BYTES)
+        self.window_bytes = self.bandwidth * max(rtt_s + OWN_QUEUE_S, rtt_s * WINDOW_GAIN) + slack
         if not self.is_measured and self.window_bytes < INITIAL_WINDOW:
             self.window_bytes = INITIAL_WINDOW
 

@@ -9,7 +9,7 @@
   `{"Esi": e, "Us": t}`: the datagram that set the report off, and the microseconds from the transfer's first datagram to it
   (plus `"Wait": us` when the report itself was held back). Fewer octets leave in reports than came in.
 - Types 1 to 3 say in `data` which datagram completed the block: 1 + its ESI (0 from receivers that don't say).
-- Confirmations go out twice to peers whose datagrams get lost, and again whenever somebody asks.
+- Confirmations go out again after a moment to peers whose datagrams get lost, and whenever somebody asks.
 
 Invariant: whatever arrives, memory stays within `CollectorLimits`, and one transfer reaches the host at most once.
 """
@@ -50,6 +50,8 @@ ECHO_S: Final = 0.03
 """Symbols later than this after a final state are a question (the answer was lost), earlier ones the tail of the flight."""
 LOSSY: Final = 0.004
 """Share of a peer's datagrams lost above which confirmations are sent twice."""
+REPEAT_S: Final = 0.012
+"""The second time comes so much later: what gets lost often gets lost together."""
 
 _TRANSFER_OVERHEAD: Final = 1024
 _REPORT_BYTES: Final = 80
@@ -110,8 +112,8 @@ class _Peer:
         self.lost += sent - received
 
     @property
-    def copies(self) -> int:
-        return 2 if self.lost > LOSSY * self.seen else 1
+    def is_lossy(self) -> bool:
+        return self.lost > LOSSY * self.seen
 
 
 class _Transfer:
@@ -174,13 +176,14 @@ class _Transfer:
 class _Tombstone:
     """The final state of a transfer, for whoever asks again. None where the sender would take it for something else."""
 
-    __slots__ = ("answered_at", "answers", "due", "oti", "state")
+    __slots__ = ("answered_at", "answers", "due", "oti", "repeat_to", "state")
 
     def __init__(self, state: TransferState | None, oti: ObjectTransmissionInformation, now: float, due: float) -> None:
         self.state = state
         self.oti = oti
         self.answered_at = now
         self.answers = 0
+        self.repeat_to: Any = None  # the origin that gets the answer once more, shortly
         self.due = due
 
 
@@ -209,7 +212,7 @@ class Collector:
         if transfer is None:
             tombstone = self._tombstones.get(key)
             if tombstone is not None and not _starts_anew(datagram, tombstone, now):
-                return self._answer(tombstone, origin, now)
+                return self._answer(tombstone, key, origin, now)
             if datagram.flags & FLAG_CANCEL:
                 return self._cancel_unknown(key, datagram, origin, now)
             transfer = self._open(key, datagram, now)
@@ -240,7 +243,7 @@ class Collector:
         return self._timers[0][0] if self._timers else None
 
     def handle_timer(self, now: float) -> Sequence[Event]:
-        """Reports of transfers that fell quiet, progress of slow writes, expiry."""
+        """Reports of transfers that fell quiet, progress of slow writes, repeated confirmations, expiry."""
         events: list[Event] = []
         timers = self._timers
         while timers and timers[0][0] <= now:
@@ -251,8 +254,13 @@ class Collector:
                     events += self._handle_transfer_timer(transfer, now)
                 continue
             tombstone = self._tombstones.get(key)
-            if tombstone is not None and tombstone.due <= now:
+            if tombstone is None:
+                continue
+            if tombstone.due <= now:
                 del self._tombstones[key]
+            elif tombstone.repeat_to is not None and tombstone.state is not None:
+                events.append(SendState(tombstone.state, tombstone.repeat_to))
+                tombstone.repeat_to = None
         return events
 
     @property
@@ -364,7 +372,7 @@ class Collector:
         self._bytes -= transfer.reserved_bytes
         state = replace(state, sbn=transfer.sbn, received=transfer.completed_by[transfer.sbn] + 1)
         keep_s = max(transfer.keep_s, self.limits.tombstone_s)
-        return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.copies, now, keep_s)
+        return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now, keep_s)
 
     def _bury(
         self,
@@ -372,7 +380,7 @@ class Collector:
         state: TransferState,
         source: _Transfer | Datagram,
         origin: Any,
-        copies: int,
+        is_lossy: bool,
         now: float,
         keep_s: float,
     ) -> Sequence[Event]:
@@ -382,24 +390,26 @@ class Collector:
             keep_s = self.limits.path_tombstone_s
             answer = TransferState(state.type, state.object_id) if state.type is StateType.COMPLETE else None
         tombstone = self._tombstones[key] = _Tombstone(answer, source.oti, now, now + keep_s)
-        self._sequence += 1
-        heapq.heappush(self._timers, (tombstone.due, self._sequence, key))
-        if answer is None:
-            return _NOTHING
-        tombstone.answers = copies
-        return (SendState(answer, origin, copies),)
+        self._set_timer(tombstone.due, key)
+        return self._reply(tombstone, key, origin, is_lossy, now)
 
-    def _answer(self, tombstone: _Tombstone, origin: Any, now: float) -> Sequence[Event]:
+    def _answer(self, tombstone: _Tombstone, key: TransferKey, origin: Any, now: float) -> Sequence[Event]:
         """Somebody asks about a finished transfer: by a late symbol of its flight, by a new one, by a cancel."""
-        if tombstone.state is None:
-            return _NOTHING
         is_question = now - tombstone.answered_at >= ECHO_S
         if not is_question and tombstone.answers > 1:
             return _NOTHING
-        copies = 2 if is_question else 1
-        tombstone.answers += copies
+        return self._reply(tombstone, key, origin, is_question, now)
+
+    def _reply(self, tombstone: _Tombstone, key: TransferKey, origin: Any, twice: bool, now: float) -> Sequence[Event]:
+        if tombstone.state is None:
+            return _NOTHING
         tombstone.answered_at = now
-        return (SendState(tombstone.state, origin, copies),)
+        tombstone.answers += 1
+        if twice:
+            tombstone.answers += 1
+            tombstone.repeat_to = origin
+            self._set_timer(now + REPEAT_S, key)
+        return (SendState(tombstone.state, origin),)
 
     def _busy(self, transfer: _Transfer, sbn: int, now: float) -> Sequence[Event]:
         if now - transfer.answered_at < ECHO_S:
@@ -419,7 +429,7 @@ class Collector:
             return _NOTHING
         self.stats.cancelled += 1
         state = TransferState(StateType.CANCELLED, key.object_id)
-        return self._bury(key, state, datagram, origin, 1, now, self.limits.tombstone_s)
+        return self._bury(key, state, datagram, origin, False, now, self.limits.tombstone_s)
 
     def _expire(self, transfer: _Transfer, now: float) -> Sequence[Event]:
         self.stats.expired += 1
@@ -429,8 +439,11 @@ class Collector:
 
     def _schedule(self, transfer: _Transfer, due: float) -> None:
         transfer.due = due
+        self._set_timer(due, transfer.key)
+
+    def _set_timer(self, due: float, key: TransferKey) -> None:
         self._sequence += 1
-        heapq.heappush(self._timers, (due, self._sequence, transfer.key))
+        heapq.heappush(self._timers, (due, self._sequence, key))
 
     def _handle_transfer_timer(self, transfer: _Transfer, now: float) -> Sequence[Event]:
         transfer.due = _NEVER
@@ -450,7 +463,7 @@ class Collector:
             return _NOTHING
         self._schedule(transfer, expires_at)
         report = self._report(transfer, decoder, now)
-        return (report._replace(copies=transfer.peer.copies),)
+        return (report._replace(copies=2),) if transfer.peer.is_lossy else (report,)
 
 
 def _starts_anew(datagram: Datagram, tombstone: _Tombstone, now: float) -> bool:

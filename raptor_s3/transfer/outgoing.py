@@ -200,9 +200,9 @@ class OutgoingTransfer:
         block = self._blocks[state.sbn]
         self._is_heard = True
         self._silences = 0
-        self._asked_at = now
         if state.type is StateType.PACKETS:
             return self._receive_report(block, state, now)
+        self._asked_at = now
         sent_once = self.stats.timeouts == 0
         feedback = self._receive_completion(block, state, now, sent_once)
         if state.type is StateType.COMPLETE:

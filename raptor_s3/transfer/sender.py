@@ -165,7 +165,8 @@ class Sender:
             in_flight = transfer.flight_bytes
             if transfer.handle_timer(now):
                 worst = max(worst, transfer.silences)
-                self.controller.on_silence(in_flight, now)
+                if transfer.silences > 1:
+                    self.controller.on_silence(in_flight, now)
             if transfer.wants_cancel:
                 self._cancels.append(transfer)
             self._settle(transfer)
