@@ -242,7 +242,7 @@ static inline FOR_GFNI __m256i matrix256(uint8_t c) { return _mm256_set1_epi64x(
 static inline FOR_GFNI __m256i twice256(__m256i x) { return _mm256_gf2p8affine_epi64_epi8(x, matrix256(2), 0); }
 
 #define NAME "gfni_avx2"
-#define COMBINE_FROM 24
+#define COMBINE_FROM 18
 #define PREFERS_PLANES 0
 #define FN(name) name##_gfni_avx2
 #define NARROW(name) name##_ssse3
@@ -272,12 +272,16 @@ static inline FOR_GFNI512 __m512i add_affine512(__m512i sum, __m512i x, __m512i 
     return _mm512_xor_si512(sum, _mm512_gf2p8affine_epi64_epi8(x, f, 0));
 }
 
+static inline FOR_GFNI512 __m512i add_affines512(__m512i sum, __m512i x, __m512i f, __m512i y, __m512i g) {
+    return _mm512_ternarylogic_epi64(sum, _mm512_gf2p8affine_epi64_epi8(x, f, 0), _mm512_gf2p8affine_epi64_epi8(y, g, 0), 0x96);
+}
+
 static inline FOR_GFNI512 __m512i matrix512(uint8_t c) { return _mm512_set1_epi64((long long)bit_matrix[c]); }
 
 static inline FOR_GFNI512 __m512i twice512(__m512i x) { return _mm512_gf2p8affine_epi64_epi8(x, matrix512(2), 0); }
 
 #define NAME "gfni_avx512"
-#define COMBINE_FROM 28
+#define COMBINE_FROM 27
 #define PREFERS_PLANES 0
 #define FN(name) name##_gfni_avx512
 #define NARROW(name) name##_gfni_avx2
@@ -294,8 +298,9 @@ static inline FOR_GFNI512 __m512i twice512(__m512i x) { return _mm512_gf2p8affin
 #define FACTOR __m512i
 #define FACTOR_OF matrix512
 #define ADD_PRODUCT add_affine512
-#define ROWS 4
-#define COLS 4
+#define ADD_PRODUCTS add_affines512
+#define ROWS 7
+#define COLS 2
 #define VECTORS 2
 #include "_gf256_simd.h"
 

@@ -3,7 +3,8 @@
    FN(name)   the name with its suffix           TARGET  function attribute          NARROW(name)  the next narrower implementation
    V, WIDTH   a vector and its octets            LOAD STORE XOR ZERO DOUBLE          DOUBLE(x) = 2 * x in the field
    PREPARED   what is derived once per source vector: PREPARE(x)
-   FACTOR     what is derived once per coefficient: FACTOR_OF(c); ADD_PRODUCT(acc, prepared, factor) -> acc + c * x
+   FACTOR     what is derived once per coefficient: FACTOR_OF(c); ADD_PRODUCT(acc, prepared, factor) -> acc + c * x;
+              optionally ADD_PRODUCTS, two of them at once
    ROWS, COLS the tile that stays in registers
 
    Rows need no alignment. A row's end is one more vector that overlaps the one before; rows shorter than a vector go to the narrower implementation. */
@@ -69,7 +70,22 @@ INLINE void FN(tile)(uint8_t *const *out, const int count, const uint8_t *coeffi
     UNROLL for (int i = 0; i < count; i++) {
         UNROLL for (int k = 0; k < cols; k++) sums[i][k] = ZERO();
     }
-    for (size_t j = 0; j < terms; j++) {
+    size_t j = 0;
+#ifdef ADD_PRODUCTS
+    for (; j + 2 <= terms; j += 2) {
+        PREPARED first[COLS], second[COLS];
+        UNROLL for (int k = 0; k < cols; k++) {
+            first[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
+            second[k] = PREPARE(LOAD(rows[j + 1] + at + (size_t)k * WIDTH));
+        }
+        UNROLL for (int i = 0; i < count; i++) {
+            const uint8_t *pair = coefficients + (size_t)i * stride + j;
+            const FACTOR f = FACTOR_OF(pair[0]), g = FACTOR_OF(pair[1]);
+            UNROLL for (int k = 0; k < cols; k++) sums[i][k] = ADD_PRODUCTS(sums[i][k], first[k], f, second[k], g);
+        }
+    }
+#endif
+    for (; j < terms; j++) {
         PREPARED prepared[COLS];
         UNROLL for (int k = 0; k < cols; k++) prepared[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
         UNROLL for (int i = 0; i < count; i++) {
@@ -94,17 +110,24 @@ static TARGET void FN(product)(uint8_t *const *out, size_t count, const uint8_t 
         NARROW(product)(out, count, coefficients, stride, rows, terms, size);
         return;
     }
-    size_t i = 0;
-    for (; i + ROWS <= count; i += ROWS) FN(strip)(out + i, ROWS, coefficients + i * stride, stride, rows, terms, size);
-    switch (count - i) {
-#if ROWS > 4
-    case 5: FN(strip)(out + i, 5, coefficients + i * stride, stride, rows, terms, size); break;
-    case 4: FN(strip)(out + i, 4, coefficients + i * stride, stride, rows, terms, size); break;
+    for (size_t strips = (count + ROWS - 1) / ROWS; strips; strips--) { /* of nearly equal height */
+        const size_t height = (count + strips - 1) / strips;
+        switch (height) {
+#if ROWS > 6
+        case 7: FN(strip)(out, 7, coefficients, stride, rows, terms, size); break;
 #endif
-    case 3: FN(strip)(out + i, 3, coefficients + i * stride, stride, rows, terms, size); break;
-    case 2: FN(strip)(out + i, 2, coefficients + i * stride, stride, rows, terms, size); break;
-    case 1: FN(strip)(out + i, 1, coefficients + i * stride, stride, rows, terms, size); break;
-    default: break;
+#if ROWS > 4
+        case 6: FN(strip)(out, 6, coefficients, stride, rows, terms, size); break;
+        case 5: FN(strip)(out, 5, coefficients, stride, rows, terms, size); break;
+#endif
+        case 4: FN(strip)(out, 4, coefficients, stride, rows, terms, size); break;
+        case 3: FN(strip)(out, 3, coefficients, stride, rows, terms, size); break;
+        case 2: FN(strip)(out, 2, coefficients, stride, rows, terms, size); break;
+        default: FN(strip)(out, 1, coefficients, stride, rows, terms, size); break;
+        }
+        out += height;
+        coefficients += height * stride;
+        count -= height;
     }
 }
 
@@ -239,6 +262,7 @@ static const rq_arithmetic FN(arithmetic) = {NAME, COMBINE_FROM, PREFERS_PLANES,
 #undef FACTOR
 #undef FACTOR_OF
 #undef ADD_PRODUCT
+#undef ADD_PRODUCTS
 #undef ROWS
 #undef COLS
 #undef VECTORS
