@@ -3,7 +3,7 @@
     header unreadable, not allowed      FAILED, nothing is written
     a final state is known already      that one again
     somebody else is writing            Busy is raised; who writes, answers
-    past first ReceivedAt + TtlMs       FAILED RequestExpired
+    past first ReceivedAt + TtlMs       CANCELLED; FAILED RequestExpired where an earlier attempt may have written
     written                             COMPLETE with S3's response fields
     S3 refused                          FAILED with S3's Code, Message, StatusCode
     S3 gave no answer in time           Unfinished is raised; another delivery may try again
@@ -12,7 +12,7 @@
 written once, a cancel is answered at once and truthfully, and a question about a finished put never writes again.
 **Unguarded**: an event that holds the whole of an unconditional put, with the first symbol that its sender sends, is written
 without DynamoDB. Within its time to live, a second delivery or a superfluous flight of repair symbols then writes the same bytes
-once more, which may fall after a newer put of the same key; and a cancel can't be acknowledged, because nobody can know
+once more, which may fall after a newer put of the same key; and CANCELLED is never said, because nobody can know
 (docs/backend.md). Conditional puts are always guarded: their second write would be a false 412. So are later flights: only the
 table knows when the first datagram came.
 
@@ -28,18 +28,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend.inflight import PUBLISHED_TTL_S, Claim, InFlight, Record
-from backend.objects import PART_BYTES, Objects, Unfinished, failed, is_conditional, is_whole_only
+from backend.objects import PART_BYTES, Objects, Unfinished
 from raptor_s3.errors import MalformedPacket
+from raptor_s3.receiver import admission
+from raptor_s3.receiver.outcome import Outcome, given_up
+from raptor_s3.receiver.s3_answers import is_conditional, is_whole_only
 from raptor_s3.wire.put_header import TIME_TO_LIVE, split_put_object
-from raptor_s3.wire.transfer_state import TransferState
+from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backend.authorize import Policy
     from backend.transfers import Shape, TransferKey
-
-_MAX_KEY_BYTES = 1024
+    from raptor_s3.receiver.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,32 +92,29 @@ class Delivery:
         Returns the final state. Raises backend.inflight.Busy, MismatchedShape, Unfinished.
         """
         put = self._plan(key, shape, memoryview(data))
-        if isinstance(put, TransferState):
+        if isinstance(put, Outcome):
             return self._refuse(put, key, shape, first_at, record)
         if is_first_flight and not self.guard and not is_conditional(put.fields):
-            return self._objects.put(key.object_id, put.fields, put.body, put.deadline(first_at), None)
+            return self._known(self._objects.put(put.fields, put.body, put.deadline(first_at), None)).state(key.object_id)
         claim = self._inflight.claim(key, shape, first_at, lease_until)
         if isinstance(claim, TransferState):
             return claim
         deadline = put.deadline(min(first_at, claim.record.first_at))
-        return self._write(
-            claim,
-            lambda: self._objects.put(key.object_id, put.fields, put.body, deadline, claim.attempted_at),
-        )
+        return self._write(claim, lambda: self._objects.put(put.fields, put.body, deadline, claim.attempted_at))
 
     def join(self, record: Record, lease_until: float) -> TransferState:
         """Write one large object from its staged blocks. Raises as `deliver`."""
         key, shape = record.key, record.shape
         blocks = _StagedBlocks(self._objects, record)
         put = self._plan(key, shape, blocks.head(), is_staged=True)
-        if isinstance(put, TransferState):
+        if isinstance(put, Outcome):
             return self._refuse(put, key, shape, record.first_at, record)
         if is_whole_only(put.fields):
-            message = "backend: over 5 MiB only CRC32 can be carried out"
-            return self._refuse(failed(key.object_id, "NotImplemented", message, 501), key, shape, record.first_at, record)
+            refusal = Outcome.refused("backend", "NotImplemented", "over 5 MiB only CRC32 can be carried out", 501)
+            return self._refuse(refusal, key, shape, record.first_at, record)
         body_length = shape.oti.transfer_length - (len(blocks.head()) - len(put.body))
         if body_length < 0:
-            return self._refuse(_no_header(key, "put header is longer than the object"), key, shape, record.first_at, record)
+            return self._refuse(_no_header("put header is longer than the object"), key, shape, record.first_at, record)
         claim = self._inflight.claim(key, shape, record.first_at, lease_until)
         if isinstance(claim, TransferState):
             return claim
@@ -124,7 +122,6 @@ class Delivery:
         state = self._write(
             claim,
             lambda: self._objects.put_parts(
-                key.object_id,
                 put.fields,
                 check.passing(blocks.parts(skip=shape.oti.transfer_length - body_length)),
                 put.deadline(record.first_at),
@@ -135,51 +132,50 @@ class Delivery:
         self._objects.unstage(blocks.names)
         return state
 
-    def _write(self, claim: Claim, write: Callable[[], TransferState]) -> TransferState:
+    def _write(self, claim: Claim, write: Callable[[], Outcome]) -> TransferState:
         try:
-            state = write()
+            outcome = write()
         except Unfinished as error:
             self._inflight.release(claim, may_have_written=error.may_have_written)
             raise
-        record = self._inflight.finish(claim.record, state)
-        return record.outcome or state
+        state = self._known(outcome).state(claim.record.key.object_id)
+        return self._inflight.finish(claim.record, state).outcome or state
 
-    def _plan(self, key: TransferKey, shape: Shape, data: memoryview, *, is_staged: bool = False) -> Put | TransferState:
+    def _known(self, outcome: Outcome) -> Outcome:
+        """Unguarded, an earlier delivery may have written without a trace: that nothing was written, nobody knows."""
+        if self.guard or outcome.type is not StateType.CANCELLED:
+            return outcome
+        return given_up("backend", may_have_written=True)
+
+    def _plan(self, key: TransferKey, shape: Shape, data: memoryview, *, is_staged: bool = False) -> Put | Outcome:
         """The write that this object asks for, or the refusal."""
         if not shape.has_put_header:
             return self._plan_published(key, shape, data)
         try:
             fields, body = split_put_object(data)
         except MalformedPacket as error:
-            return _no_header(key, str(error))
-        if objection := self._policy().objection(key.peer_key, fields):
-            return failed(key.object_id, "AccessDenied", f"backend: {objection}", 403)
-        if not is_staged and fields["ChecksumCRC32"] != _base64(zlib.crc32(body).to_bytes(4, "big")):
-            return failed(key.object_id, "BadDigest", "backend: the body does not have the put header's CRC-32", 400)
-        return Put(shape, fields, body)
+            return _no_header(str(error))
+        refusal = admission.refusal("backend", self._policy(), key.peer_key, fields, None if is_staged else body)
+        return refusal or Put(shape, fields, body)
 
-    def _plan_published(self, key: TransferKey, shape: Shape, data: memoryview) -> Put | TransferState:
+    def _plan_published(self, key: TransferKey, shape: Shape, data: memoryview) -> Put | Outcome:
         """Objects without a put header: the object id is a relative path, stored under the backend's prefix."""
-        grant = self._policy().grant(key.peer_key)
-        if grant is None or not grant.legacy:
-            return failed(key.object_id, "AccessDenied", "backend: this peer may not send objects without a put header", 403)
-        name = self._published_prefix + key.object_id
-        if ".." in key.object_id.split("/") or key.object_id.startswith("/") or len(name.encode()) > _MAX_KEY_BYTES:
-            return failed(key.object_id, "InvalidRequest", "backend: the object id is no relative path", 400)
+        name = admission.published_key("backend", self._policy(), key.peer_key, self._published_prefix, key.object_id)
+        if isinstance(name, Outcome):
+            return name
         return Put(shape, {"Bucket": self._objects_bucket, "Key": name}, data)
 
-    def _refuse(
-        self, refusal: TransferState, key: TransferKey, shape: Shape, first_at: float, record: Record | None
-    ) -> TransferState:
+    def _refuse(self, refusal: Outcome, key: TransferKey, shape: Shape, first_at: float, record: Record | None) -> TransferState:
+        state = refusal.state(key.object_id)
         if record is None and not self.guard:
-            return refusal  # whoever decodes the object again comes to the same
+            return state  # whoever decodes the object again comes to the same
         if record is None:
             record = Record(key, shape, f"{int(first_at * 1000):x}-refused", first_at)
-        return self._inflight.finish(record, refusal).outcome or refusal
+        return self._inflight.finish(record, state).outcome or state
 
 
-def _no_header(key: TransferKey, reason: str) -> TransferState:
-    return failed(key.object_id, "InvalidRequest", f"backend: {reason}", 400)
+def _no_header(reason: str) -> Outcome:
+    return Outcome.refused("backend", "InvalidRequest", reason, 400)
 
 
 def _base64(octets: bytes) -> str:
@@ -204,7 +200,7 @@ class _WholeBody:
     def objection(self) -> str:
         found = {"ChecksumCRC32": _base64(self._crc32.to_bytes(4, "big")), "ContentMD5": _base64(self._md5.digest())}
         wrong = [name for name, value in found.items() if self._fields.get(name, value) != value]
-        return f"backend: the body does not have the put header's {', '.join(wrong)}" if wrong else ""
+        return f"the body does not match its {', '.join(wrong)}" if wrong else ""
 
 
 class _StagedBlocks:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from backend.transfers import Shape, TransferKey
+from raptor_s3.receiver.outcome import CANCELLED, Outcome
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
@@ -148,9 +149,8 @@ class InFlight:
         epoch = f"{int(first_at * 1000):x}-{secrets.token_hex(4)}"
         slot = f"{int(self._clock()) + SLOT_S}:{shape.oti.transfer_length}:{key.digest}"
         if not self._reserve(key.peer_key, slot):
-            refusal = {"Code": "SlowDown", "Message": "backend: too many unfinished transfers of this peer", "StatusCode": 503}
-            record = Record(key, shape, epoch, first_at)
-            return self.finish(record, TransferState(StateType.FAILED, key.object_id, fields=refusal))
+            refusal = Outcome.refused("backend", "SlowDown", "too many unfinished transfers of this peer", 503)
+            return self.finish(Record(key, shape, epoch, first_at), refusal.state(key.object_id))
         try:
             self._update(
                 _key(key, "TRANSFER"),
@@ -287,7 +287,7 @@ class InFlight:
         if record is not None and record.outcome is not None:
             return record.outcome
         record = record or Record(key, shape, f"{int(received_at * 1000):x}-{secrets.token_hex(4)}", received_at)
-        text = json.dumps({"Type": int(StateType.CANCELLED), "Fields": {}}, separators=(",", ":"))
+        text = json.dumps({"Type": int(StateType.CANCELLED), "Fields": None}, separators=(",", ":"))
         try:
             self._update(
                 _key(key, "TRANSFER"),
@@ -305,7 +305,7 @@ class InFlight:
             return _record(key, refused.item).outcome
         if record.slot:
             self._free(key.peer_key, record.slot)
-        return TransferState(StateType.CANCELLED, key.object_id, fields={})
+        return CANCELLED.state(key.object_id)
 
     def _retire(self, record: Record) -> bool:
         """Forget a finished, or long abandoned, upload of a path, so that the path can come again. True if that was done."""

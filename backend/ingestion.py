@@ -24,6 +24,7 @@ from backend.replies import Answer, Route, for_published_client
 from backend.settings import SMALL_OBJECT_BYTES
 from raptor_s3.codec import DegreeTable, ObjectDecoder
 from raptor_s3.errors import MalformedPacket
+from raptor_s3.receiver.outcome import Outcome
 from raptor_s3.wire.datagram import FLAG_RFC6330_REPAIR
 from raptor_s3.wire.put_header import MAX_TTL_MS
 from raptor_s3.wire.transfer_state import StateType, TransferState
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from backend.arrivals import Arrivals
-    from backend.authorize import Policy
     from backend.delivery import Delivery
     from backend.transfers import Shape, TransferKey
+    from raptor_s3.receiver.policy import Policy
 
 MAX_AGE_S: Final = MAX_TTL_MS / 1000
 """Older datagrams can't make anything be written."""
@@ -136,8 +137,7 @@ class Ingestion:
             self._count("PeersRefused")
             if not key.peer_key:
                 return []
-            refusal = {"Code": "AccessDenied", "Message": "backend: this peer is not known here", "StatusCode": 403}
-            return [TransferState(StateType.FAILED, key.object_id, fields=refusal)]
+            return [Outcome.refused("backend", "AccessDenied", "this peer is not known", 403).state(key.object_id)]
         first_at = min(arrivals.first_received_at, self._clock())  # a gateway's clock that is fast lengthens no time to live
         if arrivals.is_cancelled:
             self._count("Cancels")

@@ -1,7 +1,7 @@
 """The functions' code, as one folder: `python -m backend.package --into DIR` (docs/backend.md, "Deploying").
 
     backend/            this package, without what runs only on the developer's machine
-    raptor_s3/          errors, codec, wire, transfer: no sockets, no botocore hooks, no WireGuard
+    raptor_s3/          errors, codec, wire, transfer, receiver: no sockets, no botocore hooks, no WireGuard
     aws_lambda_powertools, numpy ...   from PyPI, as wheels for the functions' Python and architecture
 
 boto3 is the Lambda runtime's own. The codec's C kernel goes in where it was built for the target (its wheel tag says so); where
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-LIBRARY: Final = ("__init__.py", "errors.py", "codec", "wire", "transfer")
+LIBRARY: Final = ("__init__.py", "errors.py", "codec", "wire", "transfer", "receiver")
 DEVELOPERS: Final = ("local", "demo.py", "package.py", "Makefile")
 REQUIREMENTS: Final = ("aws-lambda-powertools>=3.5", "numpy>=1.26")
 WHEEL_PLATFORMS: Final = {"arm64": "manylinux_2_28_aarch64", "x86_64": "manylinux_2_28_x86_64"}

@@ -17,6 +17,7 @@ ROOMS = (
     "wire",
     "wireguard",
     "transfer",
+    "receiver",
     "net",
     "routing",
     "gateway",
@@ -30,6 +31,7 @@ NEVER = {
     ("wireguard", "codec"): "codec and wireguard never meet",
     ("wireguard", "wire"): "wireguard carries datagrams without knowing them",
     ("transfer", "wireguard"): "the tunnel is net's affair",
+    ("receiver", "wireguard"): "the Lambdas have the receiver, and no WireGuard",
     ("gateway", "codec"): "the gateway decodes only through transfer.incoming",
     ("gateway", "routing"): "routing is the sender's side",
     ("plugin", "gateway"): "a client carries no server",
@@ -52,7 +54,7 @@ IO_MODULES = {
     "threading",
     "time",
 }
-BACKEND_MAY_IMPORT = {"errors", "codec", "wire", "transfer"}
+BACKEND_MAY_IMPORT = {"errors", "codec", "wire", "transfer", "receiver"}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -114,7 +116,9 @@ def test_the_lambdas_import_only_what_they_need() -> None:
             assert rooms_imported(path) & set(ROOMS) <= BACKEND_MAY_IMPORT, path
 
 
-@pytest.mark.parametrize("module", ["raptor_s3", "raptor_s3.codec", "raptor_s3.wire.datagram", "raptor_s3.wireguard"])
+@pytest.mark.parametrize(
+    "module", ["raptor_s3", "raptor_s3.codec", "raptor_s3.wire.datagram", "raptor_s3.wireguard", "raptor_s3.receiver.policy"]
+)
 def test_importing_the_core_pulls_in_no_heavy_library(module: str) -> None:
     script = (
         f"import sys, {module}; print(*sorted({{'numpy', 'botocore', 'boto3', 'awscli', 'noise', 'rich'}} & set(sys.modules)))"
