@@ -11,6 +11,7 @@ Invariant: enabling again replaces, disabling twice is one disabling, and a clie
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import threading
@@ -65,6 +66,7 @@ def enable(target: Any, config: RaptorConfig | None = None, **keywords: Unpack[K
     if client is None and session is None:
         raise TypeError(f"expected an S3 client, an S3 resource or a session, not {type(target).__name__}")
     loaded = _load(session, overrides)
+    loaded.prepare_runtime_dir()
     key = client if client is not None else session
     with _lock:
         _disable(key)
@@ -89,17 +91,17 @@ def initialize_client_plugin(client: Any) -> None:
     if client.meta.service_model.service_name != "s3" or client in _activations:
         return
     try:
-        session = _session_of_client(client)
-        config = _load(session, {})
+        config = _load(_session_of_client(_client_of(client)), {})
         if not config.is_configured:
             logger.info("no fast path for this client: no raptor endpoint in %s", config.source)
             return
+        config.prepare_runtime_dir()
         with _lock:
             activation = Activation(config)
             _enable_client(client, activation)
             _activations[client] = activation
         logger.info("fast path to %s for buckets %s", config.endpoint, ", ".join(config.buckets) or "(none)")
-    except ConfigError as error:
+    except (ConfigError, TypeError) as error:
         logger.error("no fast path: %s", error)
     except Exception:
         logger.exception("no fast path for this client")
@@ -149,6 +151,8 @@ def _client_of(target: Any) -> Any:
         return None
     if model.service_name != "s3":
         raise TypeError(f"expected an S3 client, not one of {model.service_name}")
+    if inspect.iscoroutinefunction(inspect.unwrap(type(client)._make_api_call)):
+        raise TypeError("asynchronous clients are not supported: a put would block their event loop")
     return client
 
 

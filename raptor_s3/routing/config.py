@@ -15,9 +15,11 @@ key. Private keys never reach repr.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 from raptor_s3.errors import ConfigError
@@ -25,9 +27,9 @@ from raptor_s3.routing import parsers
 from raptor_s3.wire.put_header import POLICY_GATED
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from raptor_s3.net.settings import EndpointSettings
+
+logger = logging.getLogger("raptor_s3.routing")
 
 SECTION: Final = "raptor"
 ENVIRONMENT_PREFIX: Final = "RAPTOR_"
@@ -175,6 +177,20 @@ class RaptorConfig:
     def is_configured(self) -> bool:
         """Whether there is anything to send to."""
         return self.endpoint is not None and self.transport != "https"
+
+    def prepare_runtime_dir(self) -> Path | None:
+        """The runtime directory, made if need be; None when there can't be one. Raises ConfigError when others can read it."""
+        from raptor_s3.net import runtime_dir
+
+        directory = str(self.runtime_dir) if self.runtime_dir else runtime_dir.default_runtime_dir()
+        if not self.is_configured or directory is None:
+            return None
+        try:
+            runtime_dir.prepare_runtime_dir(directory)
+        except OSError as error:
+            logger.info("no runtime directory %s: %s", directory, error)
+            return None
+        return Path(directory)
 
     def endpoint_settings(self) -> EndpointSettings:
         """What the engine needs of this, the keys included. Imports raptor_s3.net. Raises ConfigError without an endpoint."""

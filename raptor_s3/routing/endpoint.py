@@ -6,15 +6,12 @@ read is a ConfigError (raptor_s3.net.runtime_dir).
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from raptor_s3.errors import RaptorError
-from raptor_s3.net import runtime_dir
 from raptor_s3.net.session_store import SessionStore, endpoint_id
 from raptor_s3.routing.breaker import Breaker
 from raptor_s3.routing.fast_path import FastPath
@@ -24,11 +21,10 @@ from raptor_s3.wireguard.keys import public_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from raptor_s3.net.engine import Engine
     from raptor_s3.routing.config import RaptorConfig
-
-logger = logging.getLogger("raptor_s3.routing")
 
 _BREAKER: Final = "breaker"  # its place in the endpoint's learned record
 _lock = threading.Lock()
@@ -37,31 +33,24 @@ _journals: dict[Path, Journal] = {}
 
 
 def directory_for(config: RaptorConfig) -> Path | None:
-    """The runtime directory, made if need be; None when there can't be one. Raises ConfigError when others can read it."""
-    if not config.is_configured:
-        return None
-    directory = str(config.runtime_dir) if config.runtime_dir else runtime_dir.default_runtime_dir()
-    if directory is None:
-        return None
-    try:
-        runtime_dir.prepare_runtime_dir(directory)
-    except OSError as error:
-        logger.info("no runtime directory %s: %s", directory, error)
-        return None
-    return Path(directory)
+    """`RaptorConfig.prepare_runtime_dir`."""
+    return config.prepare_runtime_dir()
 
 
 def journal_for(config: RaptorConfig) -> Journal | None:
-    directory = directory_for(config)
+    directory = config.prepare_runtime_dir()
     if directory is None:
         return None
     with _lock:
-        return _journals.setdefault(directory, Journal(directory))
+        journal = _journals.get(directory)
+        if journal is None:
+            journal = _journals[directory] = Journal(directory)
+        return journal
 
 
 def breaker_for(config: RaptorConfig) -> Breaker:
     """The breaker of the settings' endpoint, shared within the process and, by its learned record, among a user's processes."""
-    directory = directory_for(config)
+    directory = config.prepare_runtime_dir()
     if config.endpoint is None:
         return Breaker(None)
     record = LearnedRecord(config, directory)

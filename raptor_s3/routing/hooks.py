@@ -14,6 +14,7 @@ it.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -70,6 +71,7 @@ class Attachment:
         self._make_journal = make_journal
         self._fast_path: FastPath | None = None
         self._journal: Journal | None = None
+        self._has_complained = False
         self.destinations: dict[str, Destination] = {}
         self.declined: dict[int, Declined] = {}  # by thread: what a shortcut has already heard about the call under way
 
@@ -131,9 +133,7 @@ class Attachment:
         try:
             fast_path = self.fast_path
         except ConfigError as error:
-            record.route, record.reason = "https", str(error)
-            logger.error("%s", error)
-            return None
+            return self._without_settings(record, error, params["url"])
         request = read_request(params, context, getattr(signer, "_event_emitter", None))
         result: Result
         if isinstance(request, str):
@@ -150,6 +150,14 @@ class Attachment:
             params["body"] = answer.body
             return None
         return answer
+
+    def _without_settings(self, record: PutRecord, error: ConfigError, url: str) -> response.EventResponse | None:
+        record.route, record.reason = "https", str(error)
+        if not self._has_complained:
+            self._has_complained = True
+            logger.error("no fast path: %s", error)
+        given = self._given_config
+        return _refuse(str(error), 400, url) if not callable(given) and given.transport == "raptor" else None
 
     def answer(self, result: Result, record: PutRecord, url: str) -> response.EventResponse | Declined:
         """What the caller gets for a result by the settings; Declined: HTTPS is to take over."""
@@ -236,4 +244,13 @@ def _real_journal(config: RaptorConfig) -> Journal | None:
     return journal_for(config)
 
 
-_registration: Final = threading.RLock()
+_registration = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _registration
+    _registration = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

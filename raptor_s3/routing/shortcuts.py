@@ -115,6 +115,8 @@ class _Shortcut:
             plain = self._plain_request(api_params)
             if plain is not None:
                 return self._put(*plain, api_params)
+        if self._class._make_api_call is self._genuine:
+            return self._genuine(self._client, operation_name, api_params)
         return self._ordinary("_make_api_call")(operation_name, api_params)
 
     def upload_file(

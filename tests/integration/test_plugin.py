@@ -323,6 +323,27 @@ def test_ten_threads_and_a_gateway_that_restarts(gateway, client, plain):
         assert plain.get_object(Bucket="data", Key=key)["Body"].read() == body
 
 
+def test_parents_and_children_put_side_by_side(client, plain):
+    assert route(client.put_object(Bucket="data", Key="fork/parent", Body=b"parent")) == "raptor"
+    children = []
+    for number in range(3):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                answers = [client.put_object(Bucket="data", Key=f"fork/{number}/{i}", Body=b"%d" % i) for i in range(5)]
+                code = 0 if all(route(answer) == "raptor" for answer in answers) else 2
+            finally:
+                os._exit(code)
+        children.append(pid)
+    for number in range(5):
+        assert route(client.put_object(Bucket="data", Key=f"fork/parent/{number}", Body=b"%d" % number)) == "raptor"
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+    for family in ("0", "1", "2", "parent"):
+        for number in range(5):
+            assert plain.get_object(Bucket="data", Key=f"fork/{family}/{number}")["Body"].read() == b"%d" % number
+
+
 UNCHANGED_PROGRAM = """
     import boto3, sys
     client = boto3.Session(profile_name="edge").client("s3")

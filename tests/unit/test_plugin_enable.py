@@ -128,6 +128,21 @@ class TestClient:
         with pytest.raises(TypeError, match="str"):
             raptor_s3.enable("s3")
 
+    def test_an_asynchronous_client_is_refused(self, profile):
+        class AsyncClient:
+            meta = make_client().meta
+
+            async def _make_api_call(self, operation_name, api_params):
+                pass
+
+        with pytest.raises(TypeError, match="asynchronous"):
+            raptor_s3.enable(AsyncClient())
+
+    def test_a_runtime_directory_that_others_can_read_is_refused(self, profile, tmp_path):
+        (tmp_path / "shared").mkdir(mode=0o755)
+        with pytest.raises(ConfigError, match="shared"):
+            raptor_s3.enable(make_client(), runtime_dir=str(tmp_path / "shared"))
+
     def test_from_many_threads_at_once(self, rig, profile):
         client = make_client()
         before = handlers(client)

@@ -10,7 +10,7 @@ import pytest
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing.breaker import FIRST_COOLDOWN_S, LONGEST_COOLDOWN_S, Breaker
 from raptor_s3.routing.config import RaptorConfig
-from raptor_s3.routing.endpoint import LearnedRecord, breaker_for, directory_for
+from raptor_s3.routing.endpoint import LearnedRecord, breaker_for, journal_for
 from raptor_s3.routing.journal import MAX_BYTES, Journal, PutRecord
 
 KEY = "A" * 43 + "="
@@ -36,7 +36,7 @@ def clock():
 @pytest.fixture
 def record(tmp_path):
     config = settings(tmp_path / "run")
-    return LearnedRecord(config, directory_for(config))
+    return LearnedRecord(config, config.prepare_runtime_dir())
 
 
 @pytest.fixture(params=["alone", "shared"])
@@ -148,7 +148,7 @@ class TestShared:
             breaker_for(settings(tmp_path / "run"))
 
     def test_a_directory_that_can_not_be_made_costs_memory_only(self):
-        assert directory_for(settings("/proc/nowhere/run")) is None
+        assert settings("/proc/nowhere/run").prepare_runtime_dir() is None
         assert breaker_for(settings("/proc/nowhere/run")).admit(5) == ""
 
 
@@ -192,6 +192,11 @@ class TestJournal:
         journal = Journal(tmp_path / "missing")
         journal.record(PutRecord(1.0, "b", "k"))
         assert journal.read() == []
+
+    def test_one_per_directory(self, tmp_path):
+        config = settings(tmp_path / "run")
+        assert journal_for(config) is journal_for(config)
+        assert journal_for(RaptorConfig()) is None
 
     def test_a_link_is_not_followed(self, directory):
         (directory / "victim").write_text("")

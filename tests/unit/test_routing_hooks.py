@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 from botocore.stub import Stubber
 
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferCancelled, TransferRejected
+from raptor_s3.routing import hooks
 
 BODY = bytes(range(256)) * 4
 
@@ -462,9 +463,23 @@ class TestAttachment:
 
         client = s3_double.make_client(rig.s3)
         rig.attach_to(client, provider)
-        client.put_object(Bucket="bucket", Key="key", Body=BODY)
+        for _ in range(2):
+            client.put_object(Bucket="bucket", Key="key", Body=BODY)
         assert rig.over_https("key") == BODY
-        assert "raptor.threshold" in caplog.text
+        assert caplog.text.count("raptor.threshold") == 1
+
+    def test_a_strict_fast_path_that_can_not_be_made_is_an_error(self, rig):
+        from raptor_s3.errors import ConfigError
+
+        def make_fast_path(config):
+            raise ConfigError("can be read by others", source="/run")
+
+        client = s3_double.make_client(rig.s3)
+        config = s3_double.make_config(rig.s3, transport="raptor")
+        hooks.attach(client, config, make_fast_path=make_fast_path, make_journal=lambda config: rig)
+        with pytest.raises(ClientError, match="can be read by others"):
+            client.put_object(Bucket="bucket", Key="key", Body=BODY)
+        assert rig.s3.puts == []
 
     def test_what_the_journal_gets(self, rig, client):
         client.put_object(Bucket="bucket", Key="fast", Body=BODY)
