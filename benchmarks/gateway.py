@@ -250,7 +250,7 @@ class _Loopback:
     is_plaintext = False
 
     def __init__(self, traffic: Traffic) -> None:
-        self.bursts = [Burst(memoryview(burst), segment, ("127.0.0.1", 1)) for burst, segment in reversed(traffic.bursts)]
+        self.bursts = [Burst(memoryview(burst), segment, ("127.0.0.1", 1), 0.0) for burst, segment in reversed(traffic.bursts)]
 
     def receive(self) -> Burst | None:
         return self.bursts.pop() if self.bursts else None
@@ -264,9 +264,9 @@ def stages(size: int, datagrams: int) -> list[tuple[str, float]]:
     from raptor_s3.gateway.command import relax_garbage_collector
     from raptor_s3.gateway.direct import DirectReceiver
     from raptor_s3.gateway.null import NullSink
-    from raptor_s3.gateway.policy import Peer, Peers, Rule
     from raptor_s3.gateway.server import Server
     from raptor_s3.gateway.stats import Stats
+    from raptor_s3.receiver.policy import Grant, Policy, Rule
     from raptor_s3.transfer.incoming import Collector, CollectorLimits
 
     relax_garbage_collector()
@@ -314,11 +314,11 @@ def stages(size: int, datagrams: int) -> list[tuple[str, float]]:
             collector.receive(b"", datagram, 0.0)
 
     answers: list[tuple[object, bytes]] = []
-    peers = Peers({peer_key: Peer("p", peer_key, rules=(Rule("data"),))})
+    policy = Policy({key_to_base64(peer_key): Grant("peer p", (Rule("data"),))})
     direct = DirectReceiver(
         Collector(limits),
         NullSink(),
-        peers,
+        policy,
         Stats(),
         send=lambda origin, payload: answers.append((origin, payload)),
         clock=time.monotonic,
@@ -344,7 +344,7 @@ def stages(size: int, datagrams: int) -> list[tuple[str, float]]:
         DirectReceiver(
             Collector(limits),
             NullSink(),
-            Peers({peer_key: Peer("p", peer_key, rules=(Rule("data"),))}),
+            Policy({key_to_base64(peer_key): Grant("peer p", (Rule("data"),))}),
             Stats(),
             send=server.send,
             clock=time.monotonic,

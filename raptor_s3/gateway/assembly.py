@@ -18,14 +18,14 @@ from raptor_s3.gateway.direct import DirectReceiver
 from raptor_s3.gateway.endpoint import Endpoint
 from raptor_s3.gateway.forward import Forwarder, LambdaDestination, SqsDestination
 from raptor_s3.gateway.null import NullSink
-from raptor_s3.gateway.policy import Peers, load_peers
+from raptor_s3.gateway.peers import Peers, load_peers
 from raptor_s3.gateway.replies import ReplyQueue
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.gateway.server import Server
 from raptor_s3.gateway.stats import Stats
 from raptor_s3.transfer.incoming import Collector
 from raptor_s3.wireguard.keys import key_to_base64
-from raptor_s3.wireguard.listener import Listener, PeerConfig
+from raptor_s3.wireguard.listener import Listener
 
 if TYPE_CHECKING:
     from raptor_s3.gateway.settings import Settings
@@ -44,12 +44,12 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._peers = load_peers(settings.peers_file) if settings.peers_file else Peers({})
+        self._peers = load_peers(settings.peers_file) if settings.peers_file else Peers()
         self._direct: DirectReceiver | None = None
         self.stats = Stats()
         self.listener: Listener | None = None
         if settings.private_key is not None:
-            self.listener = Listener(settings.private_key, _peer_configs(self._peers), random=os.urandom)
+            self.listener = Listener(settings.private_key, self._peers.tunnelled, random=os.urandom)
         self.endpoints = [
             Endpoint(entry.host, entry.port, is_plaintext=entry.is_plaintext, stats=self.stats) for entry in settings.listen
         ]
@@ -69,10 +69,10 @@ class Gateway:
             _log.error("peers not reloaded: %s", error)
             return
         if self.listener is not None:
-            self.listener.set_peers(_peer_configs(self._peers))
+            self.listener.set_peers(self._peers.tunnelled)
         if self._direct is not None:
-            self._direct.peers = self._peers
-        _log.info("%d peers", len(self._peers))
+            self._direct.policy = self._peers.policy
+        _log.info("%d peers", len(self._peers.tunnelled))
 
     def describe(self) -> dict[str, Any]:
         """What the ready file says; `host`, `port` and `url` are those of the first --listen."""
@@ -94,14 +94,14 @@ class Gateway:
         self._direct = DirectReceiver(
             Collector(settings.collector_limits()),
             sink,
-            self._peers,
+            self._peers.policy,
             self.stats,
             send=self.server.send,
             clock=time.monotonic,
             legacy=settings.legacy,
         )
         self.server.attach(self._direct)
-        if self._peers.plaintext is None and any(entry.is_plaintext for entry in settings.listen):
+        if self._peers.policy.plaintext is None and any(entry.is_plaintext for entry in settings.listen):
             _log.warning('nobody may write anything over udp://: %s has no "plaintext"', settings.peers_file)
 
     def _forward_to(self, settings: Settings) -> None:
@@ -147,7 +147,3 @@ def _client(service: str, settings: Settings, read_timeout_s: int) -> Any:
         )
     except (BotoCoreError, ValueError) as error:  # no region, a malformed URL
         raise ConfigError(f"AWS {service}: {error}") from None
-
-
-def _peer_configs(peers: Peers) -> dict[bytes, PeerConfig]:
-    return {key: PeerConfig(peer.preshared_key) for key, peer in peers.tunnelled().items()}

@@ -1,10 +1,7 @@
 """Direct mode: datagrams to objects by transfer.incoming.Collector, objects to a sink, outcomes back as states.
 
-    ObjectReady -> checksum -> policy -> sink.submit ... Outcome -> Collector.finish -> state to the sender
+    ObjectReady -> receiver.admission -> sink.submit ... Outcome -> Collector.finish -> state to the sender
     CancelWrite -> sink.cancel ........................... Outcome -> the same way
-
-Nothing that the client wrote in the put header is believed: wire.put_header has checked names and types, here the peer's
-policy decides, and S3 itself checks the checksum once more.
 
 Invariant: every ObjectReady is finished exactly once, by the sink's word or by a refusal here.
 """
@@ -12,27 +9,28 @@ Invariant: every ObjectReady is finished exactly once, by the sink's word or by 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.parser import DatagramParser
-from raptor_s3.gateway.sink import CANCELLED, ObjectWrite, Outcome
+from raptor_s3.gateway.sink import ObjectWrite
+from raptor_s3.receiver import admission
+from raptor_s3.receiver.outcome import CANCELLED, Outcome
 from raptor_s3.transfer.events import CancelWrite, ObjectReady, SendState
 from raptor_s3.wire.put_header import TIME_TO_LIVE, crc32_field
-from raptor_s3.wire.transfer_state import StateType, TransferState, build_transfer_state
+from raptor_s3.wire.transfer_state import StateType, build_transfer_state
+from raptor_s3.wireguard.keys import key_to_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from raptor_s3.gateway.policy import Peer
     from raptor_s3.gateway.sink import Sink
     from raptor_s3.gateway.stats import Stats
+    from raptor_s3.receiver.policy import Policy
     from raptor_s3.transfer.events import Event, TransferKey
     from raptor_s3.transfer.incoming import Collector
 
 _log = logging.getLogger(__name__)
-
-MAX_KEY_BYTES: Final = 1024
 
 
 class DirectReceiver:
@@ -42,14 +40,14 @@ class DirectReceiver:
         self,
         collector: Collector,
         sink: Sink,
-        peers: Mapping[bytes, Peer],
+        policy: Policy,
         stats: Stats,
         *,
         send: Callable[[Any, bytes], None],
         clock: Callable[[], float],
         legacy: tuple[str, str] | None = None,
     ) -> None:
-        self.peers = peers
+        self.policy = policy
         self._collector = collector
         self._sink = sink
         self._stats = stats
@@ -131,33 +129,29 @@ class DirectReceiver:
         self._writes[ready.transfer] = write
         if not self._sink.submit(write, lambda outcome: self._finish(ready, outcome)):
             self._stats.dropped_full += 1
-            self._finish(ready, Outcome.failed("SlowDown", "gateway: too many writes are waiting", 503))
+            self._finish(ready, Outcome.refused("gateway", "SlowDown", "too many writes are waiting", 503))
 
     def _checked(self, ready: ObjectReady, fields: Mapping[str, Any]) -> dict[str, Any] | Outcome:
         """PutObject's parameters, or why not."""
-        peer = self.peers.get(ready.transfer.peer_key)
-        if peer is None:
-            return Outcome.failed("AccessDenied", "gateway: this peer is no longer known", 403)
-        if objection := peer.objection(fields):
-            _log.info("refused: %s", objection)
-            return Outcome.failed("AccessDenied", f"gateway: {objection}", 403)
-        if crc32_field(ready.body) != fields["ChecksumCRC32"]:
-            return Outcome.failed("BadDigest", "gateway: the body does not match its ChecksumCRC32", 400)
+        refusal = admission.refusal("gateway", self.policy, key_to_base64(ready.transfer.peer_key), fields, ready.body)
+        if refusal is not None:
+            _log.info("refused: %s", refusal.fields)
+            return refusal
         parameters = dict(fields)
         del parameters[TIME_TO_LIVE]
         return parameters
 
     def _named(self, ready: ObjectReady) -> dict[str, Any] | Outcome:
         """Where an object without a put header goes. What is refused gets no answer: the sender would read it as a success."""
-        peer = self.peers.get(ready.transfer.peer_key)
-        path = ready.transfer.object_id
-        if self._legacy is None or peer is None or not peer.legacy or not _is_safe_path(path):
+        peer_key, path = key_to_base64(ready.transfer.peer_key), ready.transfer.object_id
+        if self._legacy is None:
+            key: str | Outcome = Outcome.refused("gateway", "AccessDenied", "no place for objects without a put header", 403)
+        else:
+            bucket, prefix = self._legacy
+            key = admission.published_key("gateway", self.policy, peer_key, prefix, path)
+        if isinstance(key, Outcome):
             self._stats.objects_unnamed += 1
-            return Outcome.failed("AccessDenied", "gateway: no place for objects without a put header", 403)
-        bucket, prefix = self._legacy
-        key = prefix + path
-        if len(key.encode()) > MAX_KEY_BYTES:
-            return Outcome.failed("KeyTooLongError", "gateway: the key is longer than 1,024 octets", 400)
+            return key
         return {"Bucket": bucket, "Key": key, "ChecksumCRC32": crc32_field(ready.body)}
 
     def _finish(self, ready: ObjectReady, outcome: Outcome) -> None:
@@ -169,12 +163,5 @@ class DirectReceiver:
             stats.objects_cancelled += 1
         else:
             stats.objects_failed += 1
-        fields = outcome.fields if ready.fields is not None else None
-        state = TransferState(outcome.type, ready.transfer.object_id, fields=fields)
+        state = outcome.state(ready.transfer.object_id)
         self._carry_out(self._collector.finish(ready.transfer, state, self._clock()))
-
-
-def _is_safe_path(path: str) -> bool:
-    """A relative path without `..`, empty parts or control characters."""
-    parts = path.split("/")
-    return all(part not in ("", ".", "..") for part in parts) and path.isprintable() and "\\" not in path

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from raptor_s3.gateway.sink import ObjectWrite, Outcome
+from raptor_s3.receiver.outcome import Outcome
 from raptor_s3.wire.transfer_state import StateType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from raptor_s3.gateway.sink import ObjectWrite
 
 
 class NullSink:

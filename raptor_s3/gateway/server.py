@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from raptor_s3.errors import SessionExpired
-from raptor_s3.gateway.policy import PLAINTEXT_PEER
+from raptor_s3.gateway.peers import PLAINTEXT_PEER
 from raptor_s3.gateway.workers import Completions
 from raptor_s3.wireguard.listener import Data
 

@@ -10,29 +10,12 @@ ever: COMPLETE (in S3), FAILED, or CANCELLED (nothing was and nothing will be wr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-
-from raptor_s3.wire.transfer_state import StateType
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-MAX_MESSAGE: Final = 400
-"""Letters of an error message that travel: with its transfer id, a state must fit a datagram."""
-
-
-class Outcome(NamedTuple):
-    """A final state, and the JSON that goes with it."""
-
-    type: StateType
-    fields: Mapping[str, Any]
-
-    @classmethod
-    def failed(cls, code: str, message: str, status: int) -> Outcome:
-        return cls(StateType.FAILED, {"Code": code, "Message": message[:MAX_MESSAGE], "StatusCode": status})
-
-
-CANCELLED: Final = Outcome(StateType.CANCELLED, {})
+    from raptor_s3.receiver.outcome import Outcome
 
 
 @dataclass(slots=True, eq=False)

@@ -9,9 +9,9 @@ import pytest
 
 from raptor_s3.codec import ObjectEncoder
 from raptor_s3.gateway.direct import DirectReceiver
-from raptor_s3.gateway.policy import Peer, Peers, Rule
-from raptor_s3.gateway.sink import CANCELLED, Outcome
 from raptor_s3.gateway.stats import Stats
+from raptor_s3.receiver.outcome import CANCELLED, Outcome
+from raptor_s3.receiver.policy import Grant, Policy, Rule
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram, build_datagram, plan_object
 from raptor_s3.wire.put_header import build_put_header, crc32_field
@@ -52,7 +52,7 @@ class Rig:
         self.receiver = DirectReceiver(
             self.collector,
             self.sink,
-            Peers({PEER: Peer("cam", PEER, rules=(Rule("data"),))}),
+            Policy({base64.b64encode(PEER).decode(): Grant("peer cam", (Rule("data"),))}),
             self.stats,
             send=lambda origin, payload: self.sent.append((origin, parse_transfer_state(payload))),
             clock=lambda: self.now,
@@ -186,7 +186,7 @@ def test_a_peer_that_was_removed_meanwhile_is_refused(rig):
     (*some, last), _ = put(b"x" * 5000)
     for datagram in some:
         rig.receive(datagram)
-    rig.receiver.peers = Peers({})
+    rig.receiver.policy = Policy()
     rig.receive(last)
     assert rig.finals()[0][1].fields["Code"] == "AccessDenied"
 

@@ -195,7 +195,8 @@ def test_past_the_time_to_live_a_write_that_may_have_happened_is_not_denied(rig,
     s3.script = ["store, then 500"] + [(500, "InternalError")] * 100
     outcome = rig.put(ttl_s=0.3)
     assert outcome.type is StateType.FAILED
-    assert outcome.fields["Code"] == "InternalError"
+    assert outcome.fields["Code"] == "RequestExpired"
+    assert outcome.fields["Message"].startswith("gateway:")
 
 
 def test_if_none_match_is_not_failed_by_our_own_earlier_attempt(rig, s3):

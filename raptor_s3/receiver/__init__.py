@@ -1,0 +1,9 @@
+"""What every receiver decides and says alike: `gateway` (its direct mode) and `backend` (DESIGN 3.2, 3.3, 4).
+
+    policy       the document "who may write what", and the objection to one put      pure
+    outcome      a final state and its JSON: S3's word, our own refusals, expiry       pure
+    admission    one decoded object: allowed, and intact, or the refusal               pure
+    s3_answers   PutObject's parameters, S3's answers and failures                     imports botocore.exceptions only
+
+Invariant: what a sender is told does not depend on which receiver it asked, but for the name in front of a refusal.
+"""
