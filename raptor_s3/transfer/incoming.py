@@ -352,7 +352,7 @@ class Collector:
                 fields, body = split_put_object(data)
             except MalformedPacket as error:
                 self.stats.malformed_objects += 1
-                refusal = {"Code": "InvalidRequest", "Message": str(error)[:200], "StatusCode": 400}
+                refusal = {"Code": "InvalidRequest", "Message": f"gateway: {error}"[:200], "StatusCode": 400}
                 return self._end(transfer, TransferState(StateType.FAILED, transfer.key.object_id, fields=refusal), now)
             ttl_s = fields[TIME_TO_LIVE] / 1000
             transfer.keep_s = 2 * ttl_s
