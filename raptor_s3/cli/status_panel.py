@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from raptor_s3.cli.output import printable
-from raptor_s3.cli.status import facts, mix, row, sparkline
+from raptor_s3.cli.status_text import facts, mix, row, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from raptor_s3.cli.status import Status
+    from raptor_s3.cli.status_text import Status
 
 _WIDTH = 32
 _COLORS = {"raptor": "green", "https": "yellow"}
