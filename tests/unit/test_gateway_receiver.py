@@ -182,6 +182,16 @@ def test_what_is_refused_reaches_no_sink_and_says_who_refuses(rig, fields, code)
     assert rig.sink.writes == []
 
 
+def test_a_malformed_put_header_is_the_gateways_own_refusal(rig):
+    data = b"\x00\x02{}"
+    oti = plan_object(len(data), 22)
+    flags = FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR
+    rig.receive(build_datagram(Datagram("A" * 22, oti, flags, 0, 0, ObjectEncoder(data, oti).symbol(0, 0))))
+    (_, state), *_ = rig.finals()
+    assert state.fields["Code"] == "InvalidRequest"
+    assert state.fields["Message"].startswith("gateway:")
+
+
 def test_a_peer_that_was_removed_meanwhile_is_refused(rig):
     (*some, last), _ = put(b"x" * 5000)
     for datagram in some:
