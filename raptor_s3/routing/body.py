@@ -101,7 +101,7 @@ class Body:
             end = raw.tell()
             raw.seek(position)
         except (AttributeError, OSError, TypeError, ValueError):
-            return None
+            return len(raw) if hasattr(raw, "__len__") else None
         self._position = int(position)
         return max(int(end) - self._position, 0)
 

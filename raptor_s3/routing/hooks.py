@@ -13,6 +13,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -120,9 +121,19 @@ class Attachment:
     def _before_call(self, event_name: str, **event: Any) -> response.EventResponse | None:
         if event_name == _BEFORE_CALL:
             return self._put(event["params"], event["context"], event.get("request_signer")) if self.is_active else None
-        if event_name in _MULTIPART and self.is_active and self.config.transport == "raptor":
+        if event_name in _MULTIPART and self.is_active and self._is_strict:
             return _refuse("a multipart upload (see multipart_threshold) can't take the fast path", 400, event["params"]["url"])
         return None
+
+    @property
+    def _is_strict(self) -> bool:
+        """Whether the settings, as far as they can be known, forbid HTTPS."""
+        given = self._given_config
+        if not callable(given):
+            return given.transport == "raptor"
+        with contextlib.suppress(ConfigError):
+            return self.config.transport == "raptor"
+        return False
 
     def new_call(self) -> Call:
         return Call(self._source)
@@ -156,8 +167,7 @@ class Attachment:
         if not self._has_complained:
             self._has_complained = True
             logger.error("no fast path: %s", error)
-        given = self._given_config
-        return _refuse(str(error), 400, url) if not callable(given) and given.transport == "raptor" else None
+        return _refuse(str(error), 400, url) if self._is_strict else None
 
     def answer(self, result: Result, record: PutRecord, url: str) -> response.EventResponse | Declined:
         """What the caller gets for a result by the settings; Declined: HTTPS is to take over."""

@@ -38,6 +38,13 @@ class PutRequest(NamedTuple):
 
 def read_request(params: dict[str, Any], context: dict[str, Any], emitter: Any) -> PutRequest | str:
     """The request as botocore has it at before-call, or why it can't be understood."""
+    try:
+        return _read_request(params, context, emitter)
+    except (AttributeError, KeyError, TypeError) as error:
+        return f"this botocore describes requests in another way: {type(error).__name__} {error}"
+
+
+def _read_request(params: dict[str, Any], context: dict[str, Any], emitter: Any) -> PutRequest | str:
     path: str = params["url_path"]
     url: str = params["url"]
     named = context.get("input_params") or (context.get("s3_redirect") or {}).get("params") or {}

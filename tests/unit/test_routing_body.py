@@ -119,6 +119,18 @@ class TestNonSeekable:
             body.read(100)
         assert body.put_back().read(size) == DATA
 
+    def test_one_that_knows_its_length_is_not_touched_to_find_it(self):
+        class Encoder(Stream):
+            def __len__(self):
+                return len(DATA)
+
+        raw = Encoder()
+        body = Body(raw)
+        assert body.size_bytes == len(DATA)
+        assert body.put_back() is raw
+        assert body.read(len(DATA)) == DATA
+        assert read_all(body.put_back()) == DATA
+
     def test_a_pipe(self):
         reading, writing = os.pipe()
         os.write(writing, DATA)

@@ -468,6 +468,20 @@ class TestAttachment:
         assert rig.over_https("key") == BODY
         assert caplog.text.count("raptor.threshold") == 1
 
+    def test_a_botocore_that_speaks_otherwise_goes_over_https(self, rig, client):
+        def forget(context, **_):
+            del context["input_params"], context["s3_redirect"]
+
+        def confuse(context, **_):
+            context["input_params"] = 5
+
+        for change, reason in ((forget, "which bucket"), (confuse, "in another way")):
+            client.meta.events.register("before-call", change)
+            response = client.put_object(Bucket="bucket", Key=change.__name__, Body=BODY)
+            client.meta.events.unregister("before-call", change)
+            assert rig.over_https(change.__name__) == BODY
+            assert reason in response["ResponseMetadata"]["Raptor"]["Reason"]
+
     def test_a_strict_fast_path_that_can_not_be_made_is_an_error(self, rig):
         from raptor_s3.errors import ConfigError
 
