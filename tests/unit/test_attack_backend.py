@@ -1,0 +1,38 @@
+"""Attacks on the backend's promises: what was refused stays unwritten."""
+
+import json
+
+import backend_rig
+import pytest
+from backend_rig import BUCKET, PEER, Sender, rig
+
+from raptor_s3.wire.transfer_state import StateType
+
+ALLOWED = {"peers": [{"public_key": PEER, "allow": [{"bucket": BUCKET, "prefixes": ["in/"]}]}]}
+
+
+@pytest.mark.xfail(strict=True, reason="backend/ingestion.py _states: AccessDenied to an unknown peer leaves no tombstone")
+def test_a_refused_put_is_not_written_by_another_sandbox_with_a_newer_policy():
+    with rig({}) as backend:
+        sender = Sender(b"old")
+        (answer,) = backend.deliver([sender.datagram(0)])
+        assert answer.state.type is StateType.FAILED  # the sender turns to HTTPS at once, and may have put something newer
+        backend.set_policy(ALLOWED)
+        backend.runtime = backend.assemble()  # a sandbox that has just started
+        backend.now += 0.2
+        backend.deliver([sender.datagram(1)])  # the other datagram of the same first flight
+        assert backend.object() is None
+
+
+def no_check(fields):
+    header = json.dumps(fields).encode()
+    return len(header).to_bytes(2, "big") + header
+
+
+@pytest.mark.xfail(strict=True, reason="wire/put_header.py _objection, backend/objects.py: boto3's ValueError is no outcome")
+def test_a_key_that_boto3_can_not_send_is_refused_at_once(monkeypatch):
+    """Else it holds its claim, comes again five times, and ends in the dead-letter queue, with an alarm."""
+    monkeypatch.setattr(backend_rig, "build_put_header", no_check)
+    with rig(ALLOWED) as backend:
+        (answer,) = backend.deliver([Sender(b"x", key="in/\ud800").datagram(0)])
+        assert answer.state.type is StateType.FAILED

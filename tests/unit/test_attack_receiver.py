@@ -1,0 +1,88 @@
+"""Attacks on whoever receives: memory beyond the limits, one peer against another, names that can't be encoded, lines in logs."""
+
+import inspect
+import logging
+import tracemalloc
+
+import pytest
+from test_gateway_receiver import Rig, put
+
+from raptor_s3.codec import ObjectEncoder, ObjectTransmissionInformation
+from raptor_s3.gateway.s3 import S3Sink
+from raptor_s3.net import clock
+from raptor_s3.transfer.incoming import Collector, CollectorLimits
+from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram, build_datagram, plan_object
+from raptor_s3.wire.transfer_state import StateType
+
+REPAIR = FLAG_RFC6330_REPAIR
+PUT = FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR
+
+
+@pytest.mark.xfail(strict=True, reason="transfer/incoming.py _open: tombstones are counted for all peers together")
+def test_a_peer_that_cancels_all_the_time_silences_nobody_else():
+    collector = Collector(CollectorLimits(max_tombstones=100))
+    oti = ObjectTransmissionInformation(10, 10, 1)
+    for number in range(200):
+        collector.receive(b"evil", Datagram(f"{number:022d}", oti, PUT | FLAG_CANCEL, 0, 0, b""), 0.0)
+    assert collector.receive(b"good", Datagram("y", oti, REPAIR, 0, 0, bytes(10)), 0.1)
+
+
+@pytest.mark.xfail(strict=True, reason="transfer/incoming.py _schedule: entries that lost their turn stay for default_ttl_s")
+def test_the_timers_of_one_transfer_are_few():
+    collector = Collector()
+    body = bytes(100_000)
+    oti = ObjectTransmissionInformation(len(body), 1000, 1)
+    datagram = Datagram("x" * 22, oti, PUT, 0, 0, ObjectEncoder(body, oti).symbol(0, 0))
+    now = 0.0
+    for _ in range(500):  # the same datagram, again and again
+        collector.receive(b"peer", datagram, now)
+        now += 0.03
+        collector.handle_timer(now)
+    assert collector.transfers == 1
+    assert len(collector._timers) < 50
+
+
+@pytest.mark.xfail(strict=True, reason="transfer/incoming.py: K is not bounded, and a symbol of one octet costs 85")
+def test_memory_is_near_what_is_accounted_with_tiny_symbols():
+    limit = 256 << 10
+    collector = Collector(CollectorLimits(max_bytes=limit, max_bytes_per_peer=limit))
+    symbols = 20_000
+    oti = ObjectTransmissionInformation(symbols, 1, 1)
+    tracemalloc.start()
+    try:
+        for number in range(3):
+            for esi in range(symbols - 1):
+                collector.receive(b"evil", Datagram(f"{number}", oti, REPAIR, 0, symbols + esi, b"x"), 0.0)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 4 * limit
+
+
+@pytest.mark.xfail(strict=True, reason="gateway/assembly.py, s3.py: time.monotonic stands still during suspend")
+def test_a_time_to_live_goes_on_during_suspend():
+    assert inspect.signature(S3Sink).parameters["clock"].default is clock.now
+
+
+def single(header: bytes) -> bytes:
+    data = len(header).to_bytes(2, "big") + header
+    oti = plan_object(len(data), 22)
+    return build_datagram(Datagram("A" * 22, oti, PUT, 0, 0, ObjectEncoder(data, oti).symbol(0, 0)))
+
+
+@pytest.mark.parametrize("where", ['"Bucket":"data\\ud800","Key":"k"', '"Bucket":"other","Key":"\\ud800"'])
+def test_a_name_that_is_no_unicode_is_refused_and_harms_nobody(where):
+    """A lone surrogate in the refusal's message made the whole turn fail; a hundred in a row ended the gateway."""
+    rig = Rig()
+    rig.receive(single(b'{%s,"ChecksumCRC32":"AAAAAA==","TtlMs":4000}' % where.encode()))
+    ((_, state),) = rig.finals()
+    assert state.type is StateType.FAILED
+
+
+def test_a_key_can_not_forge_a_line_of_the_log(caplog):
+    rig = Rig()
+    (datagram,), _ = put(Bucket="other", Key="x\n2026-01-01 CRITICAL raptor_s3.gateway: all is lost")
+    with caplog.at_level(logging.INFO, "raptor_s3"):
+        rig.receive(datagram)
+    assert caplog.records
+    assert not any("\n" in record.getMessage() for record in caplog.records)
