@@ -1,8 +1,8 @@
-/* libFuzzer target for the C kernel's entry points, called as Python calls them: an embedded interpreter, real argument objects, and every object from
-   malloc, so that ASan sees each octet beyond one.
+/* libFuzzer target for the C kernel's entry points, called as Python calls them: an embedded interpreter, real argument objects,
+   and every object from malloc, so that ASan sees each octet beyond one.
 
-   Two kinds of input. "Arguments": any function with arguments near the valid ones, or anything: an exception or a result, never a crash. "Round trip":
-   a source block, some of its packets, and back: what is decoded must be what was encoded.
+   Two kinds of input. "Arguments": any function with arguments near the valid ones, or anything: an exception or a result, never
+   a crash. "Round trip": a source block, some of its packets, and back: what is decoded must be what was encoded.
 
    Built and run by fuzz/codec.sh. */
 
@@ -42,7 +42,8 @@ static void must(int holds, const char *what) {
 static PyObject *octets(input *in, size_t size, int writable) {
     uint8_t *memory = malloc(size + 1);
     for (size_t i = 0; i < size; i++) memory[i] = in->left ? in->at[i % in->left] : (uint8_t)i;
-    PyObject *object = writable ? PyByteArray_FromStringAndSize((char *)memory, (Py_ssize_t)size) : PyBytes_FromStringAndSize((char *)memory, (Py_ssize_t)size);
+    PyObject *object = writable ? PyByteArray_FromStringAndSize((char *)memory, (Py_ssize_t)size)
+                                : PyBytes_FromStringAndSize((char *)memory, (Py_ssize_t)size);
     free(memory);
     return object;
 }
@@ -67,7 +68,8 @@ static PyObject *plan_object(input *in, unsigned which, int *mutated) {
     PyObject *copy = PyBytes_FromStringAndSize(PyBytes_AS_STRING(plan), size);
     for (unsigned changes = take(in, 6); changes && size > 4; changes--) {
         const unsigned at = take(in, take(in, 2) ? 64 : 4384);
-        if (at >= 4 && at < (unsigned)size) PyBytes_AS_STRING(copy)[at] = (char)take(in, 256); /* K' stays, or one input takes minutes */
+        if (at >= 4 && at < (unsigned)size)
+            PyBytes_AS_STRING(copy)[at] = (char)take(in, 256); /* K' stays, or one input takes minutes */
     }
     return copy;
 }
@@ -80,7 +82,8 @@ static void any_arguments(input *in) {
     int mutated;
     arguments[n++] = plan_object(in, which, &mutated);
     if (function == 1 || function == 2) {
-        const size_t length = k * size - take(in, (unsigned)size), start = take(in, 9), prefix = take(in, 40), stride = prefix + 4 + size + take(in, 5);
+        const size_t length = k * size - take(in, (unsigned)size), start = take(in, 9), prefix = take(in, 40),
+                     stride = prefix + 4 + size + take(in, 5);
         if (function == 2) arguments[n++] = octets(in, take(in, 2) ? 0 : (size_t)take(in, 3000), 0);
         arguments[n++] = octets(in, start + length + take(in, 3), 0);
         arguments[n++] = number(in, start);
@@ -107,7 +110,9 @@ static void any_arguments(input *in) {
             arguments[n++] = Py_NewRef(Py_None);
         } else {
             PyObject *esis = PyList_New((Py_ssize_t)held);
-            for (size_t i = 0; i < held; i++) PyList_SET_ITEM(esis, (Py_ssize_t)i, PyLong_FromUnsignedLong(take(in, 4) ? take(in, (unsigned)k + 20) : take(in, 1u << 24)));
+            for (size_t i = 0; i < held; i++)
+                PyList_SET_ITEM(esis, (Py_ssize_t)i,
+                                PyLong_FromUnsignedLong(take(in, 4) ? take(in, (unsigned)k + 20) : take(in, 1u << 24)));
             arguments[n++] = esis;
         }
         arguments[n++] = number(in, with_ids && in->left ? in->at[0] : 0);
@@ -134,17 +139,20 @@ static void any_arguments(input *in) {
 
 static void round_trip(input *in) {
     const unsigned which = take(in, PLANS);
-    const size_t k = (size_t)symbols_of[which], size = 1 + take(in, 200), short_by = take(in, (unsigned)size), length = k * size - short_by, slot = 4 + size;
+    const size_t k = (size_t)symbols_of[which], size = 1 + take(in, 200), short_by = take(in, (unsigned)size),
+                 length = k * size - short_by, slot = 4 + size;
     const size_t extra = k / 2 + 12, sent = k + extra;
     const int sparse = take(in, 3) == 0, in_list = take(in, 2) == 0;
     PyObject *plan = sparse ? headers[which] : plans[which];
     PyObject *data = octets(in, length, 0), *arena = octets(in, sent * slot, 1);
-    PyObject *intermediate = sparse ? PyObject_CallMethod(module, "make_intermediate", "OOnnnn", plan, data, (Py_ssize_t)0, (Py_ssize_t)length, (Py_ssize_t)k, (Py_ssize_t)size)
+    PyObject *intermediate = sparse ? PyObject_CallMethod(module, "make_intermediate", "OOnnnn", plan, data, (Py_ssize_t)0,
+                                                          (Py_ssize_t)length, (Py_ssize_t)k, (Py_ssize_t)size)
                                     : PyBytes_FromStringAndSize("", 0);
     must(intermediate != NULL, "intermediate symbols");
     const unsigned first = take(in, 4) ? 0 : take(in, (1u << 24) - (unsigned)sent);
-    PyObject *end = PyObject_CallMethod(module, "write_packets", "OOOnnnnOnnyIIn", plan, intermediate, data, (Py_ssize_t)0, (Py_ssize_t)length, (Py_ssize_t)k, (Py_ssize_t)size,
-                                        arena, (Py_ssize_t)0, (Py_ssize_t)slot, "", 5u, first, (Py_ssize_t)sent);
+    PyObject *end = PyObject_CallMethod(module, "write_packets", "OOOnnnnOnnyIIn", plan, intermediate, data, (Py_ssize_t)0,
+                                        (Py_ssize_t)length, (Py_ssize_t)k, (Py_ssize_t)size, arena, (Py_ssize_t)0,
+                                        (Py_ssize_t)slot, "", 5u, first, (Py_ssize_t)sent);
     must(end != NULL && PyLong_AsSize_t(end) == sent * slot, "packets");
 
     const size_t kept = k + take(in, 6);
@@ -161,8 +169,9 @@ static void round_trip(input *in) {
         PyList_SET_ITEM(esis, (Py_ssize_t)i, PyLong_FromUnsignedLong(first + (unsigned long)at));
     }
     PyObject *received = PyByteArray_FromStringAndSize((char *)chosen, (Py_ssize_t)(kept * slot));
-    PyObject *result = PyObject_CallMethod(module, "decode", "OOnnnOInnn", plan, received, (Py_ssize_t)4, (Py_ssize_t)slot, (Py_ssize_t)kept, in_list ? esis : Py_None, 5u,
-                                           (Py_ssize_t)k, (Py_ssize_t)size, (Py_ssize_t)length);
+    PyObject *result =
+        PyObject_CallMethod(module, "decode", "OOnnnOInnn", plan, received, (Py_ssize_t)4, (Py_ssize_t)slot, (Py_ssize_t)kept,
+                            in_list ? esis : Py_None, 5u, (Py_ssize_t)k, (Py_ssize_t)size, (Py_ssize_t)length);
     must(result != NULL, "decode");
     const size_t told = PyLong_AsSize_t(PyTuple_GET_ITEM(result, 0)), missing = PyLong_AsSize_t(PyTuple_GET_ITEM(result, 1));
     PyObject *block = PyTuple_GET_ITEM(result, 2);
@@ -214,11 +223,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, size};
     PyObject *names = PyObject_CallMethod(module, "implementations", NULL);
-    PyObject *before = PyObject_CallMethod(module, "choose", "O", PyTuple_GET_ITEM(names, take(&in, (unsigned)PyTuple_GET_SIZE(names))));
+    PyObject *before =
+        PyObject_CallMethod(module, "choose", "O", PyTuple_GET_ITEM(names, take(&in, (unsigned)PyTuple_GET_SIZE(names))));
     must(before != NULL, "choose");
     Py_DECREF(before);
     Py_DECREF(names);
-    if (take(&in, 2)) any_arguments(&in);
-    else round_trip(&in);
+    if (take(&in, 2))
+        any_arguments(&in);
+    else
+        round_trip(&in);
     return 0;
 }

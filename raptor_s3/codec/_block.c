@@ -1,19 +1,21 @@
 /* A source block as datagrams, and back (RFC 6330 4.4, 5.3, 5.4).
 
-   With a generator, a repair symbol is a sum of source symbols (a row of bits) and of some free columns, which are at most sixteen GF(256) combinations of
-   the source symbols. A few repair symbols are made as rows of GF(256) coefficients, many share the free columns and the sums of four.
+   With a generator, a repair symbol is a sum of source symbols (a row of bits) and of some free columns, which are at most
+   sixteen GF(256) combinations of the source symbols. A few repair symbols are made as rows of GF(256) coefficients, many share
+   the free columns and the sums of four.
 
-   A decoder that misses m source symbols and holds m independent repair symbols subtracts what it holds from these (syndromes) and inverts the m x m part of
-   their rows. Without a generator (large K'), or with more than a third missing, inactivation decoding finds the intermediate symbols instead. */
+   A decoder that misses m source symbols and holds m independent repair symbols subtracts what it holds from these (syndromes)
+   and inverts the m x m part of their rows. Without a generator (large K'), or with more than a third missing, inactivation
+   decoding finds the intermediate symbols instead. */
 
 #include "_raptorq.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define REPAIR_CHUNK 128u    /* repair rows made at a time: bounds the scratch memory of a long run */
-#define SPARSE_FROM 256u     /* source symbols; below, the dense way is always faster */
-#define COMBINE_SYMBOLS 32u  /* source symbols and octets from which the sums of four pay */
+#define REPAIR_CHUNK 128u   /* repair rows made at a time: bounds the scratch memory of a long run */
+#define SPARSE_FROM 256u    /* source symbols; below, the dense way is always faster */
+#define COMBINE_SYMBOLS 32u /* source symbols and octets from which the sums of four pay */
 #define COMBINE_OCTETS 64u
 
 static void lt_symbol(const rq_code *code, uint32_t isi, const uint8_t *intermediate, size_t size, uint8_t *to) {
@@ -66,7 +68,8 @@ static void make_row(const rq_code *code, uint32_t isi, uint8_t *bits, uint16_t 
 }
 
 /* to[i] = row i of `rows` times the K source symbols, as rows of coefficients. */
-static int multiply_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size, uint8_t *const *to) {
+static int multiply_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size,
+                         uint8_t *const *to) {
     const rq_arithmetic *gf = rq_arithmetic_now();
     uint8_t few[2048], *coefficients = few;
     const uint8_t *terms[RQ_MAX_HDPC + 1];
@@ -86,13 +89,16 @@ static int multiply_rows(const rq_code *code, const repair_rows *rows, const uin
     return RQ_OK;
 }
 
-/* The same through the sums of four, with the free columns made once: as bit planes, or first, as if they were more source symbols. */
-static int combine_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size, uint8_t *const *to) {
+/* The same through the sums of four. The free columns are made once: as bit planes, or before, as if more source symbols. */
+static int combine_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size,
+                        uint8_t *const *to) {
     const rq_arithmetic *gf = rq_arithmetic_now();
     const size_t planes = gf->prefers_planes ? 8 * (size_t)code->hdpc : 0, extra = planes ? 0 : 4 * RQ_GROUPS, h = code->hdpc;
-    const size_t own = (k + 4 * RQ_GROUPS - 1) / (4 * RQ_GROUPS) * 4 * RQ_GROUPS, terms = own + extra, count = rows->count + planes, width = terms / 8;
-    uint8_t *memory = malloc(ROUNDED(terms * sizeof(uint8_t *)) + ROUNDED(count * sizeof(uint8_t *)) + ROUNDED(rows->count * width) +
-                             ROUNDED(count * terms / 2) + count * RQ_TILE + ROUNDED(size) + (extra ? h * size : 0));
+    const size_t own = (k + 4 * RQ_GROUPS - 1) / (4 * RQ_GROUPS) * 4 * RQ_GROUPS, terms = own + extra,
+                 count = rows->count + planes, width = terms / 8;
+    uint8_t *memory =
+        malloc(ROUNDED(terms * sizeof(uint8_t *)) + ROUNDED(count * sizeof(uint8_t *)) + ROUNDED(rows->count * width) +
+               ROUNDED(count * terms / 2) + count * RQ_TILE + ROUNDED(size) + (extra ? h * size : 0));
     if (!memory) return RQ_NO_MEMORY;
     scratch s = {memory};
     const uint8_t **from = take(&s, terms * sizeof *from), **bits = take(&s, count * sizeof *bits);
@@ -124,14 +130,16 @@ static int combine_rows(const rq_code *code, const repair_rows *rows, const uint
     return RQ_OK;
 }
 
-static int apply_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size, uint8_t *const *to) {
+static int apply_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size,
+                      uint8_t *const *to) {
     const int many = rows->count >= rq_arithmetic_now()->combine_from && k >= COMBINE_SYMBOLS && size >= COMBINE_OCTETS;
     return (many ? combine_rows : multiply_rows)(code, rows, symbols, k, size, to);
 }
 
 /* ---- encoding ---- */
 
-static int make_repair(const rq_code *code, const uint8_t *intermediate, const rq_source *source, uint32_t first_isi, uint8_t *const *to, size_t count) {
+static int make_repair(const rq_code *code, const uint8_t *intermediate, const rq_source *source, uint32_t first_isi,
+                       uint8_t *const *to, size_t count) {
     if (!code->masks) {
         for (size_t i = 0; i < count; i++) lt_symbol(code, first_isi + (uint32_t)i, intermediate, source->size, to[i]);
         return RQ_OK;
@@ -153,7 +161,8 @@ static int make_repair(const rq_code *code, const uint8_t *intermediate, const r
     int status = RQ_OK;
     for (size_t at = 0; status == RQ_OK && at < count; at += chunk) {
         rows.count = count - at < chunk ? count - at : chunk;
-        for (size_t i = 0; i < rows.count; i++) make_row(code, first_isi + (uint32_t)(at + i), rows.bits + i * code->packed, rows.masks + i);
+        for (size_t i = 0; i < rows.count; i++)
+            make_row(code, first_isi + (uint32_t)(at + i), rows.bits + i * code->packed, rows.masks + i);
         status = apply_rows(code, &rows, symbols, k, size, to + at);
     }
     free(memory);
@@ -278,9 +287,10 @@ static void finish_last(const holding *h, uint8_t *out, size_t length, const uin
 
 static int bit_of(const uint8_t *bits, size_t at) { return bits[at / 8] >> (at % 8) & 1; }
 
-/* Choose m independent repair rows and invert their m x m part, one row at a time: inverse[i] = [row in the lost columns | row in the chosen rows].
-   Gauss-Jordan keeps every pivot's column clear in all other rows, so a new row is reduced by one product. */
-static size_t choose_rows(const rq_code *code, const holding *h, repair_rows *rows, uint8_t *inverse, uint32_t *pivot_of, uint32_t *chosen, uint8_t *factors, const uint8_t **terms) {
+/* Choose m independent repair rows and invert their m x m part, one row at a time: inverse[i] = [row in the lost columns | row in
+   the chosen rows]. Gauss-Jordan keeps every pivot's column clear in all other rows, so a new row is reduced by one product. */
+static size_t choose_rows(const rq_code *code, const holding *h, repair_rows *rows, uint8_t *inverse, uint32_t *pivot_of,
+                          uint32_t *chosen, uint8_t *factors, const uint8_t **terms) {
     const rq_arithmetic *gf = rq_arithmetic_now();
     const size_t m = h->missing, width = 2 * m;
     uint8_t *change = inverse + m * width;
@@ -322,8 +332,9 @@ static size_t choose_rows(const rq_code *code, const holding *h, repair_rows *ro
 static int decode_dense(const rq_code *code, const holding *h, uint8_t *out, size_t length, size_t *deficiency) {
     const rq_arithmetic *gf = rq_arithmetic_now();
     const size_t m = h->missing, k = h->symbols, size = h->size;
-    uint8_t *memory = malloc(2 * ROUNDED(size) + ROUNDED(m * code->packed) + ROUNDED(2 * m) + ROUNDED((m + 1) * 2 * m) + 2 * ROUNDED(4 * m) + ROUNDED(m) +
-                             2 * ROUNDED(m * sizeof(uint8_t *)) + ROUNDED(k * sizeof(uint8_t *)) + m * size);
+    uint8_t *memory =
+        malloc(2 * ROUNDED(size) + ROUNDED(m * code->packed) + ROUNDED(2 * m) + ROUNDED((m + 1) * 2 * m) + 2 * ROUNDED(4 * m) +
+               ROUNDED(m) + 2 * ROUNDED(m * sizeof(uint8_t *)) + ROUNDED(k * sizeof(uint8_t *)) + m * size);
     if (!memory) return RQ_NO_MEMORY;
     scratch s = {memory};
     uint8_t *last = take(&s, size), *zeros = take(&s, size);
@@ -363,8 +374,8 @@ static int decode_dense(const rq_code *code, const holding *h, uint8_t *out, siz
     return status;
 }
 
-/* Like decode_dense, but the lost symbols go where repair symbols were, or to *restored, and `held` is complete: the intermediate symbols are gone by the
-   time that the block is put together. */
+/* Like decode_dense, but the lost symbols go where repair symbols were, or to *restored, and `held` is complete: the intermediate
+   symbols are gone by the time that the block is put together. */
 static int decode_sparse(const rq_code *code, holding *h, int may_overwrite, uint8_t **restored, size_t *deficiency) {
     const size_t k = h->symbols, padding = code->padded - k, count = code->padded - h->missing + h->repairs;
     uint8_t *intermediate = malloc(code->total * h->size);
@@ -397,8 +408,10 @@ done:
     return status;
 }
 
-int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length, size_t *distinct, size_t *missing) {
-    uint8_t *memory = malloc(ROUNDED(symbols * sizeof(uint8_t *)) + ROUNDED(symbols * 4) + ROUNDED(received->count * sizeof(repair)));
+int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length,
+              size_t *distinct, size_t *missing) {
+    uint8_t *memory =
+        malloc(ROUNDED(symbols * sizeof(uint8_t *)) + ROUNDED(symbols * 4) + ROUNDED(received->count * sizeof(repair)));
     if (!memory) return RQ_NO_MEMORY;
     scratch s = {memory};
     holding h = {.symbols = symbols, .size = size};
@@ -414,7 +427,8 @@ int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, 
     int status = *missing ? RQ_SINGULAR : RQ_OK;
     if (status == RQ_OK && h.missing) {
         const int sparse = !code->masks || (symbols >= SPARSE_FROM && h.missing > symbols / 3);
-        status = sparse ? decode_sparse(code, &h, received->may_overwrite, &restored, missing) : decode_dense(code, &h, out, length, missing);
+        status = sparse ? decode_sparse(code, &h, received->may_overwrite, &restored, missing)
+                        : decode_dense(code, &h, out, length, missing);
     }
     if (status == RQ_OK) {
         *missing = 0;

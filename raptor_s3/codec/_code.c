@@ -1,4 +1,5 @@
-/* What a K' fixes (RFC 6330 5.3.3.3, 5.3.5): Rand, the tuple generator, the LT rows, the LDPC rows, the taps of MT in the HDPC rows.
+/* What a K' fixes (RFC 6330 5.3.3.3, 5.3.5): Rand, the tuple generator, the LT rows, the LDPC rows, the taps of MT in the HDPC
+   rows.
 
    The tables arrive in the plan's header; none are kept here. */
 
@@ -35,8 +36,8 @@ int rq_open(rq_code *code, const uint8_t *plan, size_t length) {
     code->rand = plan + 4 * (RQ_WORDS - 1024);
     code->masks = NULL;
     code->packed = RQ_PACKED(code->padded);
-    if (code->padded < 1 || code->padded > RQ_MAX_SYMBOLS || code->index > 1000 || code->ldpc < 2 || code->ldpc > 1000 || code->hdpc < 2 ||
-        code->hdpc > RQ_MAX_HDPC || code->lt <= code->ldpc || code->lt > 1000 * code->ldpc ||
+    if (code->padded < 1 || code->padded > RQ_MAX_SYMBOLS || code->index > 1000 || code->ldpc < 2 || code->ldpc > 1000 ||
+        code->hdpc < 2 || code->hdpc > RQ_MAX_HDPC || code->lt <= code->ldpc || code->lt > 1000 * code->ldpc ||
         code->degrees < 1 || code->degrees > RQ_DEGREES)
         return RQ_INVALID;
     code->total = code->padded + code->ldpc + code->hdpc;
@@ -62,7 +63,8 @@ size_t rq_plan_size(const rq_code *code) {
 /* RFC 6330 5.3.5.1 */
 static uint32_t rand_of(const rq_code *code, uint32_t y, uint32_t i, uint32_t m) {
     const uint32_t v0 = word_at(code->rand, (y + i) & 255), v1 = word_at(code->rand, 256 + (((y >> 8) + i) & 255));
-    const uint32_t v2 = word_at(code->rand, 512 + (((y >> 16) + i) & 255)), v3 = word_at(code->rand, 768 + (((y >> 24) + i) & 255));
+    const uint32_t v2 = word_at(code->rand, 512 + (((y >> 16) + i) & 255)),
+                   v3 = word_at(code->rand, 768 + (((y >> 24) + i) & 255));
     return (v0 ^ v1 ^ v2 ^ v3) % m;
 }
 
@@ -96,8 +98,10 @@ size_t rq_lt_row(const rq_code *code, uint32_t isi, uint16_t columns[RQ_MAX_ROW]
     size_t count = 0;
     for (uint32_t d = 0; d < degree; d++) {
         /* W is prime, so only a degree above W comes round again: RFC 5053's 40 where W < 40. */
-        if (degree > w) count = toggle(columns, count, (uint16_t)at);
-        else columns[count++] = (uint16_t)at;
+        if (degree > w)
+            count = toggle(columns, count, (uint16_t)at);
+        else
+            columns[count++] = (uint16_t)at;
         at += step;
         if (at >= w) at -= w;
     }

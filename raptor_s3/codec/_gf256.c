@@ -1,7 +1,8 @@
 /* GF(256) of RFC 6330 5.7 (x^8 + x^4 + x^3 + x^2 + 1) over rows of octets, and the choice of the instruction set.
 
-   Multiplication by a constant is linear over GF(2). With GFNI it is one gf2p8affineqb with the constant's 8 x 8 bit matrix (gf2p8mulb has another field
-   polynomial); with a byte shuffle it is two look-ups, one per nibble; portably it is eight conditional XORs of x, 2x, 4x, ...
+   Multiplication by a constant is linear over GF(2). With GFNI it is one gf2p8affineqb with the constant's 8 x 8 bit matrix
+   (gf2p8mulb has another field polynomial); with a byte shuffle it is two look-ups, one per nibble; portably it is eight
+   conditional XORs of x, 2x, 4x, ...
 
    No -march, no ifunc: each function names its instruction set, and a table of pointers is chosen once. */
 
@@ -10,9 +11,9 @@
 #include <string.h>
 
 static uint8_t exponent[510], logarithm[256];
-static uint8_t nibbles[256][32];   /* c * 0..15, c * 0x00..0xF0 */
+static uint8_t nibbles[256][32]; /* c * 0..15, c * 0x00..0xF0 */
 static uint8_t unpacked[256][8];
-static uint64_t bit_matrix[256];   /* for gf2p8affineqb: octet 7 - i selects the bits of x that add up to bit i of c * x */
+static uint64_t bit_matrix[256]; /* for gf2p8affineqb: octet 7 - i selects the bits of x that add up to bit i of c * x */
 
 uint8_t rq_multiply(uint8_t a, uint8_t b) { return a && b ? exponent[logarithm[a] + logarithm[b]] : 0; }
 
@@ -39,14 +40,16 @@ static void multiply_add_octets(uint8_t *dst, const uint8_t *row, uint8_t c, siz
     for (size_t at = 0; at < size; at++) dst[at] ^= times(nibbles[c], row[at]);
 }
 
-static void product_octets(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows, size_t terms, size_t size) {
+static void product_octets(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride,
+                           const uint8_t *const *rows, size_t terms, size_t size) {
     for (size_t i = 0; i < count; i++) {
         memset(out[i], 0, size);
         for (size_t j = 0; j < terms; j++) multiply_add_octets(out[i], rows[j], coefficients[i * stride + j], size);
     }
 }
 
-static void accumulate_from_octets(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size, size_t at) {
+static void accumulate_from_octets(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running,
+                                   size_t size, size_t at) {
     for (; at < size; at++) {
         uint8_t value = running[at];
         for (size_t j = 0; j < count; j++) {
@@ -69,7 +72,8 @@ static void combine_octets(uint8_t *const *out, const rq_combination *c, size_t 
     for (size_t i = 0; i < c->repairs; i++) {
         memcpy(out[i], c->sums + i * size, size);
         for (size_t j = 0; j < 8 * c->frees; j++) {
-            if (c->masks[i] >> (j / 8) & 1) multiply_add_octets(out[i], c->sums + (c->repairs + j) * size, (uint8_t)(1u << (j % 8)), size);
+            if (c->masks[i] >> (j / 8) & 1)
+                multiply_add_octets(out[i], c->sums + (c->repairs + j) * size, (uint8_t)(1u << (j % 8)), size);
         }
     }
 }
@@ -384,7 +388,8 @@ void rq_initialise(void) {
 #if defined(RQ_X86)
     __builtin_cpu_init();
     const int avx2 = __builtin_cpu_supports("avx2"), gfni = __builtin_cpu_supports("gfni");
-    if (avx2 && gfni && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) usable[count++] = &arithmetic_gfni_avx512;
+    if (avx2 && gfni && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        usable[count++] = &arithmetic_gfni_avx512;
     if (avx2 && gfni) usable[count++] = &arithmetic_gfni_avx2;
     if (avx2) usable[count++] = &arithmetic_avx2;
     if (__builtin_cpu_supports("ssse3")) usable[count++] = &arithmetic_ssse3;

@@ -1,13 +1,17 @@
 /* Rows of octets over GF(256), once per instruction set: included by _gf256.c with these defined.
 
-   FN(name)   the name with its suffix           TARGET  function attribute          NARROW(name)  the next narrower implementation
-   V, WIDTH   a vector and its octets            LOAD STORE XOR ZERO DOUBLE          DOUBLE(x) = 2 * x in the field
-   PREPARED   what is derived once per source vector: PREPARE(x)
-   FACTOR     what is derived once per coefficient: FACTOR_OF(c); ADD_PRODUCT(acc, prepared, factor) -> acc + c * x;
-              optionally ADD_PRODUCTS, two of them at once
-   ROWS, COLS the tile that stays in registers
+   FN(name)    the name with its suffix
+   NARROW(name)  the next narrower implementation
+   TARGET      function attribute
+   V, WIDTH    a vector and its octets; LOAD, STORE, XOR, ZERO; DOUBLE(x) is 2 * x in the field
+   PREPARED    what is derived once per source vector: PREPARE(x)
+   FACTOR      what is derived once per coefficient: FACTOR_OF(c)
+   ADD_PRODUCT(sum, prepared, factor)  sum + c * x; optionally ADD_PRODUCTS, two of them at once
+   ROWS, COLS  the tile of a product that stays in registers
+   VECTORS     how wide a tile of sums of four is
 
-   Rows need no alignment. A row's end is one more vector that overlaps the one before; rows shorter than a vector go to the narrower implementation. */
+   Rows need no alignment. The end of a row is one more vector that overlaps the one before; rows shorter than a vector go to
+   the narrower implementation. */
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -21,6 +25,9 @@
 #else
 #define INLINE static inline
 #endif
+
+/* A short loop whose bound is constant where it is inlined: unrolled, so that arrays become registers. */
+#define EACH(i, bound) UNROLL for (int i = 0; i < (bound); i++)
 
 static TARGET void FN(sum)(uint8_t *dst, const uint8_t *const *rows, size_t count, size_t size) {
     if (size < WIDTH) {
@@ -60,52 +67,56 @@ static TARGET void FN(multiply_add)(uint8_t *dst, const uint8_t *row, uint8_t c,
     }
     const FACTOR factor = FACTOR_OF(c);
     V end = ADD_PRODUCT(LOAD(dst + size - WIDTH), PREPARE(LOAD(row + size - WIDTH)), factor);
-    for (size_t at = 0; at + WIDTH <= size; at += WIDTH) STORE(dst + at, ADD_PRODUCT(LOAD(dst + at), PREPARE(LOAD(row + at)), factor));
+    for (size_t at = 0; at + WIDTH <= size; at += WIDTH)
+        STORE(dst + at, ADD_PRODUCT(LOAD(dst + at), PREPARE(LOAD(row + at)), factor));
     STORE(dst + size - WIDTH, end);
 }
 
-/* `count` <= ROWS rows of the product, `cols` <= COLS vectors of each; both are constants where this is called, so the sums stay in registers. */
-INLINE void FN(tile)(uint8_t *const *out, const int count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows, size_t terms, size_t at, const int cols) {
+/* `count` <= ROWS rows of the product, `cols` <= COLS vectors of each. Both are constants where this is inlined. */
+INLINE void FN(tile)(uint8_t *const *out, const int count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows,
+                     size_t terms, size_t at, const int cols) {
     V sums[ROWS][COLS];
-    UNROLL for (int i = 0; i < count; i++) {
-        UNROLL for (int k = 0; k < cols; k++) sums[i][k] = ZERO();
+    EACH (i, count) {
+        EACH (k, cols) sums[i][k] = ZERO();
     }
     size_t j = 0;
 #ifdef ADD_PRODUCTS
     for (; j + 2 <= terms; j += 2) {
         PREPARED first[COLS], second[COLS];
-        UNROLL for (int k = 0; k < cols; k++) {
+        EACH (k, cols) {
             first[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
             second[k] = PREPARE(LOAD(rows[j + 1] + at + (size_t)k * WIDTH));
         }
-        UNROLL for (int i = 0; i < count; i++) {
+        EACH (i, count) {
             const uint8_t *pair = coefficients + (size_t)i * stride + j;
             const FACTOR f = FACTOR_OF(pair[0]), g = FACTOR_OF(pair[1]);
-            UNROLL for (int k = 0; k < cols; k++) sums[i][k] = ADD_PRODUCTS(sums[i][k], first[k], f, second[k], g);
+            EACH (k, cols) sums[i][k] = ADD_PRODUCTS(sums[i][k], first[k], f, second[k], g);
         }
     }
 #endif
     for (; j < terms; j++) {
         PREPARED prepared[COLS];
-        UNROLL for (int k = 0; k < cols; k++) prepared[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
-        UNROLL for (int i = 0; i < count; i++) {
+        EACH (k, cols) prepared[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
+        EACH (i, count) {
             const FACTOR factor = FACTOR_OF(coefficients[(size_t)i * stride + j]);
-            UNROLL for (int k = 0; k < cols; k++) sums[i][k] = ADD_PRODUCT(sums[i][k], prepared[k], factor);
+            EACH (k, cols) sums[i][k] = ADD_PRODUCT(sums[i][k], prepared[k], factor);
         }
     }
-    UNROLL for (int i = 0; i < count; i++) {
-        UNROLL for (int k = 0; k < cols; k++) STORE(out[i] + at + (size_t)k * WIDTH, sums[i][k]);
+    EACH (i, count) {
+        EACH (k, cols) STORE(out[i] + at + (size_t)k * WIDTH, sums[i][k]);
     }
 }
 
-INLINE void FN(strip)(uint8_t *const *out, const int count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows, size_t terms, size_t size) {
+INLINE void FN(strip)(uint8_t *const *out, const int count, const uint8_t *coefficients, size_t stride,
+                      const uint8_t *const *rows, size_t terms, size_t size) {
     size_t at = 0;
     for (; at + COLS * WIDTH <= size; at += COLS * WIDTH) FN(tile)(out, count, coefficients, stride, rows, terms, at, COLS);
     for (; at + WIDTH <= size; at += WIDTH) FN(tile)(out, count, coefficients, stride, rows, terms, at, 1);
     if (at < size) FN(tile)(out, count, coefficients, stride, rows, terms, size - WIDTH, 1);
 }
 
-static TARGET void FN(product)(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows, size_t terms, size_t size) {
+static TARGET void FN(product)(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride,
+                               const uint8_t *const *rows, size_t terms, size_t size) {
     if (size < WIDTH) {
         NARROW(product)(out, count, coefficients, stride, rows, terms, size);
         return;
@@ -131,36 +142,39 @@ static TARGET void FN(product)(uint8_t *const *out, size_t count, const uint8_t 
     }
 }
 
-INLINE void FN(accumulate_at)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size, size_t at, const int cols) {
+INLINE void FN(accumulate_at)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running,
+                              size_t size, size_t at, const int cols) {
     V sums[COLS];
-    UNROLL for (int k = 0; k < cols; k++) sums[k] = LOAD(running + at + (size_t)k * WIDTH);
+    EACH (k, cols) sums[k] = LOAD(running + at + (size_t)k * WIDTH);
     for (size_t j = 0; j < count; j++) {
         const uint8_t *row = rows + j * size + at;
         uint8_t *first = checks + taps[2 * j] * size + at, *second = checks + taps[2 * j + 1] * size + at;
-        UNROLL for (int k = 0; k < cols; k++) {
+        EACH (k, cols) {
             const size_t o = (size_t)k * WIDTH;
             sums[k] = XOR(DOUBLE(sums[k]), LOAD(row + o));
             STORE(first + o, XOR(LOAD(first + o), sums[k]));
             STORE(second + o, XOR(LOAD(second + o), sums[k]));
         }
     }
-    UNROLL for (int k = 0; k < cols; k++) STORE(running + at + (size_t)k * WIDTH, sums[k]);
+    EACH (k, cols) STORE(running + at + (size_t)k * WIDTH, sums[k]);
 }
 
-static TARGET void FN(accumulate_from)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size, size_t at) {
+static TARGET void FN(accumulate_from)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running,
+                                       size_t size, size_t at) {
     for (; at + WIDTH <= size; at += WIDTH) FN(accumulate_at)(checks, taps, rows, count, running, size, at, 1);
     if (at < size) NARROW(accumulate_from)(checks, taps, rows, count, running, size, at);
 }
 
-static TARGET void FN(accumulate)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size) {
+static TARGET void FN(accumulate)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running,
+                                  size_t size) {
     size_t at = 0;
     for (; at + COLS * WIDTH <= size; at += COLS * WIDTH) FN(accumulate_at)(checks, taps, rows, count, running, size, at, COLS);
     FN(accumulate_from)(checks, taps, rows, count, running, size, at);
 }
 
-/* Four Russians: the sixteen sums of each four source rows are made once per tile, and each row of bits picks one of them per nibble. */
+/* Four Russians: the sixteen sums of each four source rows are made once per tile, and a row of bits picks one per nibble. */
 #define TILE (VECTORS * WIDTH)
-#define ENTRY(group, index) (tables + ((group) * 16 + (index)) * TILE + (size_t)k * WIDTH)
+#define ENTRY(group, index) (tables + ((group)*16 + (index)) * TILE + (size_t)k * WIDTH)
 
 INLINE void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_t at) {
     uint8_t tables[RQ_GROUPS * 16 * TILE];
@@ -170,7 +184,7 @@ INLINE void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_
     for (size_t batch = 0; batch < c->groups; batch += RQ_GROUPS) {
         for (size_t group = 0; group < RQ_GROUPS; group++) {
             const uint8_t *const *rows = c->rows + 4 * (batch + group);
-            UNROLL for (int k = 0; k < VECTORS; k++) {
+            EACH (k, VECTORS) {
                 const size_t o = at + (size_t)k * WIDTH;
                 const V a = LOAD(rows[0] + o), b = LOAD(rows[1] + o), d = LOAD(rows[2] + o), e = LOAD(rows[3] + o);
                 const V ab = XOR(a, b), de = XOR(d, e);
@@ -195,12 +209,12 @@ INLINE void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_
         const uint16_t *picks = c->picks + batch * count;
         for (size_t i = 0; i < count; i++, picks += RQ_GROUPS) {
             V sum[VECTORS];
-            UNROLL for (int k = 0; k < VECTORS; k++) sum[k] = LOAD(sums + i * TILE + (size_t)k * WIDTH);
-            UNROLL for (int group = 0; group < (int)RQ_GROUPS; group++) {
+            EACH (k, VECTORS) sum[k] = LOAD(sums + i * TILE + (size_t)k * WIDTH);
+            EACH (group, (int)RQ_GROUPS) {
                 const uint8_t *entry = tables + group * (16 * TILE) + picks[group];
-                UNROLL for (int k = 0; k < VECTORS; k++) sum[k] = XOR(sum[k], LOAD(entry + (size_t)k * WIDTH));
+                EACH (k, VECTORS) sum[k] = XOR(sum[k], LOAD(entry + (size_t)k * WIDTH));
             }
-            UNROLL for (int k = 0; k < VECTORS; k++) STORE(sums + i * TILE + (size_t)k * WIDTH, sum[k]);
+            EACH (k, VECTORS) STORE(sums + i * TILE + (size_t)k * WIDTH, sum[k]);
         }
     }
     for (size_t o = 0; o < TILE; o += WIDTH) {
@@ -231,7 +245,7 @@ static TARGET void FN(combine)(uint8_t *const *out, const rq_combination *c, siz
     for (size_t batch = 0; batch < c->groups; batch += RQ_GROUPS) {
         for (size_t i = 0; i < count; i++) {
             const uint8_t *bits = c->bits[i] + batch / 2;
-            UNROLL for (int j = 0; j < (int)RQ_GROUPS / 2; j++) {
+            EACH (j, (int)RQ_GROUPS / 2) {
                 *picks++ = (uint16_t)((bits[j] & 15) * TILE);
                 *picks++ = (uint16_t)((bits[j] >> 4) * TILE);
             }
@@ -242,7 +256,8 @@ static TARGET void FN(combine)(uint8_t *const *out, const rq_combination *c, siz
     if (at < size) FN(combine_tile)(out, c, size - TILE);
 }
 
-static const rq_arithmetic FN(arithmetic) = {NAME, COMBINE_FROM, PREFERS_PLANES, FN(sum), FN(multiply_add), FN(product), FN(accumulate), FN(combine)};
+static const rq_arithmetic FN(arithmetic) = {NAME,        COMBINE_FROM,   PREFERS_PLANES, FN(sum), FN(multiply_add),
+                                             FN(product), FN(accumulate), FN(combine)};
 
 #undef TILE
 #undef ENTRY
@@ -271,3 +286,4 @@ static const rq_arithmetic FN(arithmetic) = {NAME, COMBINE_FROM, PREFERS_PLANES,
 #undef PREFERS_PLANES
 #undef UNROLL
 #undef INLINE
+#undef EACH

@@ -1,5 +1,5 @@
-/* raptor_s3.codec._kernel: the Python face of the arithmetic (see _raptorq.h). Buffers in, octets out, every bound checked here; ValueError when one is
-   broken. The GIL is released where there is more than about 64 KiB of work. */
+/* raptor_s3.codec._kernel: the Python face of the arithmetic (see _raptorq.h). Buffers in, octets out, every bound checked here;
+   ValueError when one is broken. The GIL is released where there is more than about 64 KiB of work. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -90,7 +90,8 @@ static int source_of(arguments *a, const rq_code *code, rq_source *source) {
     return 0;
 }
 
-PyDoc_STRVAR(make_plan_doc, "make_plan(header) -> bytes\n\nThe plan with a generator for the K' of `header`. ValueError if A is singular.");
+PyDoc_STRVAR(make_plan_doc,
+             "make_plan(header) -> bytes\n\nThe plan with a generator for the K' of `header`. ValueError if A is singular.");
 
 static PyObject *make_plan(PyObject *module, PyObject *const *items, Py_ssize_t count) {
     (void)module;
@@ -113,8 +114,8 @@ done:
     return plan;
 }
 
-PyDoc_STRVAR(make_intermediate_doc,
-             "make_intermediate(plan, data, start, length, symbols, size) -> bytes\n\nThe L intermediate symbols of a source block, back to back.");
+PyDoc_STRVAR(make_intermediate_doc, "make_intermediate(plan, data, start, length, symbols, size) -> bytes\n\nThe L intermediate "
+                                    "symbols of a source block, back to back.");
 
 static PyObject *make_intermediate(PyObject *module, PyObject *const *items, Py_ssize_t count) {
     (void)module;
@@ -138,7 +139,8 @@ done:
 }
 
 PyDoc_STRVAR(write_packets_doc,
-             "write_packets(plan, intermediate, data, start, length, symbols, size, arena, offset, stride, prefix, sbn, first_esi, count) -> int\n\n"
+             "write_packets(plan, intermediate, data, start, length, symbols, size, arena, offset, stride, prefix, sbn, "
+             "first_esi, count) -> int\n\n"
              "Write prefix || payload id || symbol at offset, offset + stride, ...; the offset after the last slot.\n"
              "`intermediate` is only read where the plan has no generator; pass b'' elsewhere.");
 
@@ -152,13 +154,14 @@ static PyObject *write_packets(PyObject *module, PyObject *const *items, Py_ssiz
     size_t offset, sbn, first_esi, count;
     const Py_buffer *intermediate, *arena, *prefix;
     if (!expect(&a, 14) || !code_of(&a, &code) || !(intermediate = buffer(&a, PyBUF_SIMPLE)) || !source_of(&a, &code, &source) ||
-        !(arena = buffer(&a, PyBUF_WRITABLE)) || !number(&a, 0, (size_t)arena->len, &offset) || !number(&a, 0, PY_SSIZE_T_MAX, &slots.stride) ||
-        !(prefix = buffer(&a, PyBUF_SIMPLE)) || !number(&a, 0, 255, &sbn) || !number(&a, 0, RQ_MAX_ESI, &first_esi) ||
-        !number(&a, 0, RQ_MAX_ESI + 1 - first_esi, &count))
+        !(arena = buffer(&a, PyBUF_WRITABLE)) || !number(&a, 0, (size_t)arena->len, &offset) ||
+        !number(&a, 0, PY_SSIZE_T_MAX, &slots.stride) || !(prefix = buffer(&a, PyBUF_SIMPLE)) || !number(&a, 0, 255, &sbn) ||
+        !number(&a, 0, RQ_MAX_ESI, &first_esi) || !number(&a, 0, RQ_MAX_ESI + 1 - first_esi, &count))
         goto done;
     const size_t slot = (size_t)prefix->len + 4 + source.size, room = (size_t)arena->len - offset;
     if (slots.stride < slot || (count && (slot > room || (room - slot) / slots.stride < count - 1))) {
-        PyErr_Format(PyExc_ValueError, "%zu slots of %zu octets, %zu apart from %zu, in an arena of %zd", count, slot, slots.stride, offset, arena->len);
+        PyErr_Format(PyExc_ValueError, "%zu slots of %zu octets, %zu apart from %zu, in an arena of %zd", count, slot,
+                     slots.stride, offset, arena->len);
         goto done;
     }
     const int needed = !code.masks && first_esi + count > source.symbols && count;
@@ -172,7 +175,8 @@ static PyObject *write_packets(PyObject *module, PyObject *const *items, Py_ssiz
     slots.sbn = (uint32_t)sbn;
     slots.first_esi = (uint32_t)first_esi;
     slots.count = (uint32_t)count;
-    const size_t repairs = first_esi + count > source.symbols ? (first_esi > source.symbols ? count : first_esi + count - source.symbols) : 0;
+    const size_t repairs =
+        first_esi + count > source.symbols ? (first_esi > source.symbols ? count : first_esi + count - source.symbols) : 0;
     PyThreadState *state = release_for(repairs * source.size * (code.masks ? source.symbols : 8));
     const int status = rq_write_packets(&code, intermediate->buf, &source, &slots);
     take_back(state);
@@ -193,7 +197,8 @@ static uint32_t *esis_of(PyObject *list, size_t count) {
     for (size_t i = 0; esis && i < count; i++) {
         const size_t esi = PyLong_AsSize_t(PyList_GetItem(list, (Py_ssize_t)i));
         if (esi > RQ_MAX_ESI) {
-            if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError)) PyErr_SetString(PyExc_ValueError, "an ESI above 2^24 - 1");
+            if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError))
+                PyErr_SetString(PyExc_ValueError, "an ESI above 2^24 - 1");
             PyMem_Free(esis);
             return NULL;
         }
@@ -202,12 +207,14 @@ static uint32_t *esis_of(PyObject *list, size_t count) {
     return esis;
 }
 
-PyDoc_STRVAR(decode_doc,
-             "decode(plan, received, offset, stride, count, esis, sbn, symbols, size, length) -> (distinct, missing, data or None)\n\n"
-             "A source block of `length` octets from `count` symbols at offset, offset + stride, ...\n"
-             "`esis` is a list of a number per symbol, and `received` is writable and may be overwritten; with None, the four octets before each symbol\n"
-             "are its payload id, and other blocks' are skipped.\n"
-             "`missing` says how many more symbols are needed at least.");
+PyDoc_STRVAR(
+    decode_doc,
+    "decode(plan, received, offset, stride, count, esis, sbn, symbols, size, length) -> (distinct, missing, data or None)\n\n"
+    "A source block of `length` octets from `count` symbols at offset, offset + stride, ...\n"
+    "`esis` is a list of a number per symbol, and `received` is writable and may be overwritten; with None, the four octets "
+    "before each symbol\n"
+    "are its payload id, and other blocks' are skipped.\n"
+    "`missing` says how many more symbols are needed at least.");
 
 static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t argument_count) {
     (void)module;
@@ -227,7 +234,9 @@ static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t arg
     if (received.may_overwrite && !(esis = esis_of(items[a.next], received.count))) goto done;
     received.esis = esis;
     a.next++;
-    if (!number(&a, 0, 255, &sbn) || !number(&a, 1, code.padded, &symbols) || !number(&a, 1, 0xFFFF, &size) || !number(&a, 0, symbols * size, &length)) goto done;
+    if (!number(&a, 0, 255, &sbn) || !number(&a, 1, code.padded, &symbols) || !number(&a, 1, 0xFFFF, &size) ||
+        !number(&a, 0, symbols * size, &length))
+        goto done;
     const size_t room = (size_t)view->len - offset;
     if (length < (symbols - 1) * size || (!received.esis && offset < 4) ||
         (received.count && (size > room || (room - size) / received.stride < received.count - 1))) {
@@ -256,8 +265,8 @@ done:
     return result;
 }
 
-PyDoc_STRVAR(product_doc,
-             "product(coefficients, rows, terms, size) -> bytes\n\nThe matrix product over GF(256) of (n x terms) coefficients and (terms x size) rows.");
+PyDoc_STRVAR(product_doc, "product(coefficients, rows, terms, size) -> bytes\n\nThe matrix product over GF(256) of (n x terms) "
+                          "coefficients and (terms x size) rows.");
 
 static PyObject *product(PyObject *module, PyObject *const *items, Py_ssize_t argument_count) {
     (void)module;
@@ -265,8 +274,8 @@ static PyObject *product(PyObject *module, PyObject *const *items, Py_ssize_t ar
     PyObject *result = NULL;
     size_t terms, size;
     const Py_buffer *coefficients, *rows;
-    if (!expect(&a, 4) || !(coefficients = buffer(&a, PyBUF_SIMPLE)) || !(rows = buffer(&a, PyBUF_SIMPLE)) || !number(&a, 1, RQ_MAX_SYMBOLS, &terms) ||
-        !number(&a, 1, 0xFFFF, &size))
+    if (!expect(&a, 4) || !(coefficients = buffer(&a, PyBUF_SIMPLE)) || !(rows = buffer(&a, PyBUF_SIMPLE)) ||
+        !number(&a, 1, RQ_MAX_SYMBOLS, &terms) || !number(&a, 1, 0xFFFF, &size))
         goto done;
     if ((size_t)coefficients->len % terms || (size_t)rows->len != terms * size) {
         PyErr_SetString(PyExc_ValueError, "coefficients or rows out of shape");
@@ -290,7 +299,8 @@ done:
     return result;
 }
 
-PyDoc_STRVAR(implementations_doc, "implementations() -> tuple[str, ...]\n\nThe instruction sets that this CPU can run, best first.");
+PyDoc_STRVAR(implementations_doc,
+             "implementations() -> tuple[str, ...]\n\nThe instruction sets that this CPU can run, best first.");
 
 static PyObject *implementations(PyObject *module, PyObject *unused) {
     (void)module;
@@ -305,7 +315,8 @@ static PyObject *implementations(PyObject *module, PyObject *unused) {
     return names;
 }
 
-PyDoc_STRVAR(choose_doc, "choose(name) -> str\n\nUse this instruction set from now on, in every thread; the one used before. ValueError if the CPU lacks it.");
+PyDoc_STRVAR(choose_doc, "choose(name) -> str\n\nUse this instruction set from now on, in every thread; the one used before. "
+                         "ValueError if the CPU lacks it.");
 
 static PyObject *choose(PyObject *module, PyObject *name) {
     (void)module;
@@ -338,7 +349,8 @@ static int execute(PyObject *module) {
 
 static PyModuleDef_Slot slots_of_module[] = {{Py_mod_exec, (void *)execute}, {0, NULL}};
 
-static PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_kernel", .m_doc = "GF(256) and RaptorQ arithmetic on buffers.", .m_methods = methods, .m_slots = slots_of_module};
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_kernel",
+                                 .m_doc = "GF(256) and RaptorQ arithmetic on buffers.", .m_methods = methods,
+                                 .m_slots = slots_of_module};
 
 PyMODINIT_FUNC PyInit__kernel(void) { return PyModuleDef_Init(&definition); }

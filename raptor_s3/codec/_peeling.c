@@ -1,10 +1,12 @@
-/* Inactivation decoding (RFC 6330 5.4.2), the structure: how A * C = D can be solved. It depends on the ISIs alone and tells whether A has full rank;
-   only then does _solver.c touch a symbol.
+/* Inactivation decoding (RFC 6330 5.4.2), the structure: how A * C = D can be solved. It depends on the ISIs alone and tells
+   whether A has full rank; only then does _solver.c touch a symbol.
 
    1. peel       a binary row with one active column makes that column a pivot; with no such row, a column is made inactive
    2. bits       each pivot as a sum of inactive columns; the rows left over become a dense binary system in them
-   3. eliminate  that system: at most H columns stay free, each other inactive column is a sum of rows left over, plus free columns
-   4. masks      each column's free columns; the HDPC rows, applied to them by Horner's rule, give H equations over GF(256): invert them
+   3. eliminate  that system: at most H columns stay free, each other inactive column is a sum of rows left over, plus free
+   columns
+   4. masks      each column's free columns; the HDPC rows, applied to them by Horner's rule, give H equations over GF(256):
+   invert them
 
    The HDPC rows are dense and the only ones over GF(256); so they cost one pass. */
 
@@ -12,7 +14,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
 
 static void *allocate(size_t count, size_t size) { return calloc(count ? count : 1, size); }
 
@@ -102,12 +103,14 @@ static void leave(peeling *p, uint32_t column) {
         const uint32_t row = p->user[i];
         p->active_sum[row] ^= (uint16_t)column;
         const uint16_t weight = --p->weight[row];
-        if (weight == 1) p->ready[p->readies++] = row;
-        else if (weight == 2) p->pairs[p->pair_count++] = row;
+        if (weight == 1)
+            p->ready[p->readies++] = row;
+        else if (weight == 2)
+            p->pairs[p->pair_count++] = row;
     }
 }
 
-/* The column that most rows of weight 2 share: without it they all become pivots. Without such rows, one of a lightest row; else any. */
+/* The column that most rows of weight 2 share: without it they all become pivots. Failing these, one of a lightest row. */
 static uint32_t choose_inactive(const rq_structure *s, peeling *p, uint32_t *scan) {
     uint32_t kept = 0, best = RQ_NONE, best_votes = 0;
     for (uint32_t i = 0; i < p->pair_count; i++) {
@@ -163,8 +166,8 @@ static int peel(rq_structure *s) {
     s->inactive = allocate(total, sizeof(uint32_t));
     s->left = allocate(s->rows, sizeof(uint32_t));
     s->place = allocate(total, sizeof(uint32_t));
-    if (!used || !p.first || !p.user || !p.weight || !p.active_sum || !p.ready || !p.pairs || !p.votes || !p.gone || !s->pivot_row || !s->pivot_column ||
-        !s->inactive || !s->left || !s->place)
+    if (!used || !p.first || !p.user || !p.weight || !p.active_sum || !p.ready || !p.pairs || !p.votes || !p.gone ||
+        !s->pivot_row || !s->pivot_column || !s->inactive || !s->left || !s->place)
         goto done;
 
     for (uint32_t row = 0; row < s->rows; row++) {
@@ -175,8 +178,10 @@ static int peel(rq_structure *s) {
             p.weight[row]++;
             p.active_sum[row] ^= column;
         }
-        if (p.weight[row] == 1) p.ready[p.readies++] = row;
-        else if (p.weight[row] == 2) p.pairs[p.pair_count++] = row;
+        if (p.weight[row] == 1)
+            p.ready[p.readies++] = row;
+        else if (p.weight[row] == 2)
+            p.pairs[p.pair_count++] = row;
     }
     for (uint32_t column = 0; column < lt; column++) p.first[column + 1] += p.first[column];
     for (uint32_t row = s->rows; row-- > 0;) {
@@ -256,7 +261,8 @@ static int make_bits(rq_structure *s) {
         free(known);
         return RQ_NO_MEMORY;
     }
-    for (uint32_t i = 0; i < s->pivots; i++) add_row_bits(s, known, s->pivot_row[i], s->pivot_column[i], known + s->pivot_column[i] * s->bit_words);
+    for (uint32_t i = 0; i < s->pivots; i++)
+        add_row_bits(s, known, s->pivot_row[i], s->pivot_column[i], known + s->pivot_column[i] * s->bit_words);
     for (uint32_t i = 0; i < s->lefts; i++) {
         add_row_bits(s, known, s->left[i], RQ_NONE, s->bits + i * s->bit_words);
         s->mix[i * s->mix_words + i / 64] = (uint64_t)1 << (i % 64);
@@ -333,7 +339,8 @@ static int invert(rq_structure *s, uint8_t *system, size_t *deficiency) {
     return RQ_OK;
 }
 
-/* RFC 6330 5.3.3.3: MT * GAMMA | I_H. MT * GAMMA is a running sum, doubled at each column; MT has two ones per column, and powers of alpha in the last. */
+/* RFC 6330 5.3.3.3: MT * GAMMA | I_H. MT * GAMMA is a running sum, doubled at each column; MT has two ones in each column but the
+   last, which holds the powers of alpha. */
 void rq_apply_hdpc(const rq_structure *s, const uint8_t *rows, size_t size, int packed, uint8_t *scratch, uint8_t *checks) {
     const rq_code *code = s->code;
     const rq_arithmetic *gf = rq_arithmetic_now();
@@ -358,7 +365,8 @@ void rq_apply_hdpc(const rq_structure *s, const uint8_t *rows, size_t size, int 
             gf->multiply_add(running, running, 3, size); /* 2x = x + 3x */
             gf->multiply_add(running, octets, 1, size);
             uint8_t power = 1;
-            for (uint32_t k = 0; k < code->hdpc; k++, power = rq_multiply(power, 2)) gf->multiply_add(checks + k * size, running, power, size);
+            for (uint32_t k = 0; k < code->hdpc; k++, power = rq_multiply(power, 2))
+                gf->multiply_add(checks + k * size, running, power, size);
         }
     }
 }
@@ -375,7 +383,8 @@ static int make_masks(rq_structure *s, size_t *deficiency) {
     for (uint32_t u = 0; u < s->inactives; u++) {
         uint16_t mask = 0;
         for (uint32_t i = 0; i < f; i++) {
-            const int in = s->solved_by[u] == RQ_NONE ? s->free_columns[i] == u : rq_has_bit(s->bits + s->solved_by[u] * s->bit_words, s->free_columns[i]);
+            const int in = s->solved_by[u] == RQ_NONE ? s->free_columns[i] == u
+                                                      : rq_has_bit(s->bits + s->solved_by[u] * s->bit_words, s->free_columns[i]);
             mask |= (uint16_t)(in << i);
         }
         s->mask[s->inactive[u]] = mask;

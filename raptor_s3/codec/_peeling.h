@@ -25,7 +25,7 @@ typedef struct {
     size_t mix_words;
     uint32_t *solved_by; /* of inactive column u: the row left over, or NONE if it is free */
     uint32_t free_columns[RQ_MAX_HDPC], frees;
-    uint16_t *mask; /* of each column: its free columns */
+    uint16_t *mask;                             /* of each column: its free columns */
     uint8_t recover[RQ_MAX_HDPC * RQ_MAX_HDPC]; /* free columns from the H checks */
     uint8_t *taps;
 } rq_structure;
@@ -34,8 +34,8 @@ typedef struct {
 int rq_analyse(rq_structure *s, const rq_code *code, const uint32_t *isis, size_t count, size_t *deficiency);
 void rq_release(rq_structure *s);
 
-/* The H HDPC rows applied to L rows of `size` octets, or, if `packed`, of bits that stand for `size` octets. checks is H x size; scratch is
-   (RQ_CHUNK + 1) x size. */
+/* The H HDPC rows applied to L rows of `size` octets, or, if `packed`, of bits that stand for `size` octets. checks is H x size;
+   scratch is (RQ_CHUNK + 1) x size. */
 #define RQ_CHUNK 32u
 void rq_apply_hdpc(const rq_structure *s, const uint8_t *rows, size_t size, int packed, uint8_t *scratch, uint8_t *checks);
 

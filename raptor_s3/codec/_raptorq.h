@@ -7,8 +7,8 @@
    _block.c    datagrams of a source block, and a source block from datagrams
    _kernel.c   the Python face: buffers, bounds, the GIL
 
-   Invariant: every function is total. Sizes and indices from the caller are checked before use, loops are bounded, and nothing is kept between calls but
-   the read-only tables and the chosen instruction set. */
+   Invariant: every function is total. Sizes and indices from the caller are checked before use, loops are bounded, and nothing is
+   kept between calls but the read-only tables and the chosen instruction set. */
 
 #ifndef RAPTORQ_H
 #define RAPTORQ_H
@@ -18,11 +18,11 @@
 
 enum { RQ_OK = 0, RQ_SINGULAR = 1, RQ_NO_MEMORY = -1, RQ_INVALID = -2 };
 
-#define RQ_MAX_SYMBOLS 56403u      /* K'_max, RFC 6330 5.1.2 */
-#define RQ_MAX_ESI 0xFFFFFFu       /* u24, RFC 6330 3.2 */
-#define RQ_MAX_HDPC 16u            /* the largest H of Table 2 */
-#define RQ_MAX_ROW 48u             /* an LT row: degree at most 40 (RFC 5053) and 3 */
-#define RQ_MAX_INACTIVE 4096u      /* honest symbols leave about 550 at K'_max; a crafted set must not buy a cubic elimination */
+#define RQ_MAX_SYMBOLS 56403u /* K'_max, RFC 6330 5.1.2 */
+#define RQ_MAX_ESI 0xFFFFFFu  /* u24, RFC 6330 3.2 */
+#define RQ_MAX_HDPC 16u       /* the largest H of Table 2 */
+#define RQ_MAX_ROW 48u        /* an LT row: degree at most 40 (RFC 5053) and 3 */
+#define RQ_MAX_INACTIVE 4096u /* honest symbols leave about 550 at K'_max; a crafted set must not buy a cubic elimination */
 
 /* ---- _gf256.c ---- */
 
@@ -39,7 +39,8 @@ typedef struct {
     uint16_t *picks; /* scratch: (repairs + 8 * frees) * groups */
     uint8_t *sums;   /* scratch: (repairs + 8 * frees) * RQ_TILE */
 } rq_combination;
-#define RQ_TILE 128u
+
+#define RQ_TILE 128u /* octets of a row that are summed at a time, at most */
 
 typedef struct {
     const char *name;
@@ -50,10 +51,11 @@ typedef struct {
     /* dst += c * row */
     void (*multiply_add)(uint8_t *dst, const uint8_t *row, uint8_t c, size_t size);
     /* out[i] = sum over j of coefficients[i * stride + j] * rows[j]; out must not overlap rows */
-    void (*product)(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows, size_t terms, size_t size);
-    /* running = 2 * running + rows[j * size], added to checks[taps[2j]] and checks[taps[2j + 1]], for j < count (RFC 6330 5.3.3.3: MT * GAMMA) */
+    void (*product)(uint8_t *const *out, size_t count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows,
+                    size_t terms, size_t size);
+    /* For j < count: running = 2 * running + row j, added to checks taps[2j] and taps[2j + 1]: MT * GAMMA of 5.3.3.3 */
     void (*accumulate)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size);
-    /* out[i] = sum of the source rows that bits[i] picks + sum of the free columns that masks[i] picks; out must not overlap rows */
+    /* out[i] = the source rows that bits[i] picks + the free columns that masks[i] picks; out must not overlap rows */
     void (*combine)(uint8_t *const *out, const rq_combination *combination, size_t size);
 } rq_arithmetic;
 
@@ -67,7 +69,8 @@ void rq_unpack(uint8_t *octets, const uint8_t *bits, size_t count); /* one octet
 
 /* ---- _code.c ---- */
 
-/* A plan is a buffer: header, and, unless it is the header alone, the generator: how each intermediate symbol is made of the K' source symbols.
+/* A plan is a buffer: header, and, unless it is the header alone, the generator: how each intermediate symbol is made of the K'
+   source symbols.
 
      header   native u32 words, built in Python from RFC 6330's tables
      masks    L x u16: the free columns in intermediate symbol c
@@ -81,9 +84,9 @@ enum { RQ_WORDS_FIXED = 8, RQ_DEGREES = 31, RQ_WORDS = RQ_WORDS_FIXED + 2 * RQ_D
 typedef struct {
     uint32_t padded, index, ldpc, hdpc, lt, pi, prime, total; /* K' J S H W P P1 L */
     uint32_t degree_limit, degrees;
-    const uint8_t *degree;    /* (degree, bound) pairs */
-    const uint8_t *rand;      /* V0..V3 */
-    const uint8_t *masks;     /* NULL: no generator */
+    const uint8_t *degree; /* (degree, bound) pairs */
+    const uint8_t *rand;   /* V0..V3 */
+    const uint8_t *masks;  /* NULL: no generator */
     const uint8_t *bits, *frees, *planes;
     size_t packed; /* RQ_PACKED(K') */
 } rq_code;
@@ -99,8 +102,10 @@ void rq_hdpc_taps(const rq_code *code, uint8_t *taps); /* 2 * (K' + S - 1) */
 
 /* after: what follows the header in a plan with a generator */
 int rq_make_generator(const rq_code *code, uint8_t *after);
-/* out: L x size octets. symbols[i]: encoding symbol isis[i], NULL for zeros. RQ_SINGULAR sets *deficiency to how many more symbols are needed at least. */
-int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out, size_t *deficiency);
+/* out: L x size octets. symbols[i]: encoding symbol isis[i], NULL for zeros. RQ_SINGULAR sets *deficiency to how many more
+ * symbols are needed at least. */
+int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out,
+             size_t *deficiency);
 
 /* ---- _block.c ---- */
 
@@ -124,12 +129,13 @@ int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *
 typedef struct {
     uint8_t *at; /* first symbol */
     size_t stride, count;
-    int may_overwrite;   /* the symbols' memory may be used for the result */
+    int may_overwrite;    /* the symbols' memory may be used for the result */
     const uint32_t *esis; /* at most 2^24 - 1 each; NULL: the four octets before each symbol are its payload id */
-    uint32_t sbn;        /* payload ids of other source blocks are skipped */
+    uint32_t sbn;         /* payload ids of other source blocks are skipped */
 } rq_received;
 
 /* out: length octets. *distinct: symbols of the block; *missing: 0, or how many more are needed at least. */
-int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length, size_t *distinct, size_t *missing);
+int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length,
+              size_t *distinct, size_t *missing);
 
 #endif

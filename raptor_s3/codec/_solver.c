@@ -1,7 +1,8 @@
-/* Inactivation decoding (RFC 6330 5.4.2), the values: intermediate symbols C from A * C = D, along the structure that _peeling.c found.
+/* Inactivation decoding (RFC 6330 5.4.2), the values: intermediate symbols C from A * C = D, along the structure that _peeling.c
+   found.
 
-   First the rows left over, with the inactive columns left out; they give the inactive columns with the free ones zero, and these the pivots. Then the HDPC
-   rows give the free columns, and each column gets its share of them.
+   First the rows left over, with the inactive columns left out; they give the inactive columns with the free ones zero, and these
+   the pivots. Then the HDPC rows give the free columns, and each column gets its share of them.
 
    A plan's generator is the same for symbols that are bits: source symbol i is the i-th unit vector. */
 
@@ -13,7 +14,7 @@
 typedef struct {
     const uint8_t *const *symbols; /* of the LT rows; NULL for zeros */
     size_t size;
-    uint8_t *out; /* L x size */
+    uint8_t *out;          /* L x size */
     const uint8_t **terms; /* scratch: pointers to sum */
 } values;
 
@@ -86,7 +87,8 @@ static void add_free_values(const rq_structure *s, const uint8_t *frees, size_t 
     }
 }
 
-int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out, size_t *deficiency) {
+int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out,
+             size_t *deficiency) {
     rq_structure s;
     int status = rq_analyse(&s, code, isis, count, deficiency);
     if (status == RQ_OK) {
