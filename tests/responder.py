@@ -47,6 +47,8 @@ class Responder:
         self.received = 0
         self.sink = sink
         self.drop = drop
+        self.honours_cancel = False
+        """Whether a sink that has not answered yet can still be stopped."""
         self.drop_answer: Callable[[bytes], bool] | None = None
         self.keep = keep
         self.lock = threading.Lock()
@@ -130,8 +132,9 @@ class Responder:
                 state = self.write(event) if self.sink is None else self.sink(event)
                 if state is not None:
                     self._carry_out(self.collector.finish(event.transfer, state, clock.now()))
-            elif isinstance(event, CancelWrite):
-                pass
+            elif isinstance(event, CancelWrite) and self.honours_cancel:
+                state = TransferState(StateType.CANCELLED, event.transfer.object_id)
+                self._carry_out(self.collector.finish(event.transfer, state, clock.now()))
 
     def write(self, ready: ObjectReady) -> TransferState:
         """What a sink does: keep the body, answer as S3 would."""

@@ -84,7 +84,7 @@ class Engine:
         self._pump: threading.Thread | None = None
         self._pump_wake = threading.Event()
         self._futures = 0
-        self._is_closed = False
+        self._is_closing = False
 
     def put(
         self,
@@ -103,7 +103,7 @@ class Engine:
         for an unusable runtime directory.
         """
         started_at = clock.now()
-        link = self._link or self._open()
+        link = self._open()
         request = self._request(link, fields, body, timeout_s, confirm, object_id)
         return self._wait(link, Put(link.build(request, started_at)), started_at)
 
@@ -259,6 +259,8 @@ class Engine:
         ):
             self._polling_until = 0.0
             self._readiness.wake()
+        if self._is_closing and not link.puts and self._link is link:
+            self._shut(link)
 
     def _ready(self, link: Link) -> Readiness:
         if self._readiness is None:
@@ -278,12 +280,11 @@ class Engine:
         self._pump_wake.set()
 
     def _run_pump(self) -> None:
-        while not self._is_closed:
+        while True:
             self._pump_wake.wait()
             self._pump_wake.clear()
             with self._lock:
-                link = self._link
-                while link is not None and self._futures and self._leader is None and not self._is_closed:
+                while (link := self._link) is not None and self._futures and self._leader is None:
                     self._leader = self
                     try:
                         self._turn(link, None)
@@ -302,16 +303,21 @@ class Engine:
 
     def _open(self) -> Link:
         link = self._link
-        if link is not None:
+        if link is not None and not link.wants_addresses and not self._is_closing:
             return link
         with self._open_lock:
-            if self._link is None:
-                settings = self.settings
-                try:
-                    addresses = resolve(settings.host, settings.port)
+            self._is_closing = False
+            settings = self.settings
+            try:
+                if self._link is None:
+                    addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
                     self._link = Link(settings, self._channel(), addresses, clock.now())
-                except OSError as error:
-                    raise HandshakeTimeout(f"{settings.url}: {error.strerror or error}") from None
+                elif self._link.wants_addresses:
+                    addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
+                    with self._lock:
+                        self._link.set_addresses(addresses)
+            except OSError as error:
+                raise HandshakeTimeout(f"{settings.url}: {error.strerror or error}") from None
             return self._link
 
     def _channel(self) -> Channel:
@@ -328,16 +334,28 @@ class Engine:
         return LinkStatus(learned.srtt_s, learned.loss, learned.rate, link.channel.handshake_rtt_s)
 
     def close(self) -> None:
-        """Keep what was learned for the next process, and close the socket. Puts that are under way fail."""
+        """Keep what was learned for the next process, and give up the socket.
+
+        Puts that are under way are cancelled; each ends as soon as that is acknowledged, and the last one closes the socket.
+        """
         with self._lock:
-            self._is_closed = True
-            self._pump_wake.set()
-            if self._link is not None:
-                self._link.save()
-                self._link.close()
-                self._link = None
-            if self._readiness is not None:
-                self._readiness.wake()
+            link = self._link
+            if link is None:
+                return
+            link.save()
+            self._is_closing = True
+            link.cancel_all(clock.now())
+            self._advance(link, clock.now())
+
+    def _shut(self, link: Link) -> None:
+        link.close()
+        self._link = None
+        self._is_closing = False
+        self._pump_wake.set()
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
+            self._watched = -1
 
     def after_fork(self) -> None:
         """In the child: a new socket, new locks, a new thread, a share of its own in the session."""

@@ -8,12 +8,14 @@ Invariant: a put that is in `ended` sends nothing any more; one that ended with 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, WireGuardError
+from raptor_s3.net import clock
 from raptor_s3.net.udp import MessageTooLong, Socket
 from raptor_s3.transfer.outcome import Ending, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel, Sealer
     from raptor_s3.net.settings import EndpointSettings
     from raptor_s3.net.udp import Address
-    from raptor_s3.transfer.outcome import TransferStats
     from raptor_s3.transfer.plan import PutRequest
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ DEAD_AFTER: Final = 2
 """Unanswered questions in a row after which the session may be dead: shake hands beside them."""
 SMALLER_DATAGRAMS: Final = (MAX_DATAGRAM, 1200, 900, 508)
 """Sizes to try when datagrams don't fit the path. 508, and WireGuard's octets, fit what any IPv4 host must take (RFC 791)."""
+REMEMBER_SIZE_S: Final = 3600.0
 RETRY_SEND_S: Final = 0.001
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
@@ -50,14 +52,16 @@ def new_transfer_id() -> str:
 class Put:
     """One call of the engine: its transfer, and how it ended."""
 
-    __slots__ = ("carried", "error", "future", "is_done", "sealer", "transfer", "wake")
+    __slots__ = ("error", "future", "is_done", "is_replacement", "sealer", "shorter", "transfer", "wake", "was_moved")
 
     def __init__(self, transfer: OutgoingTransfer) -> None:
         self.transfer = transfer
         self.is_done = False
         self.error: Exception | None = None
         self.sealer: Sealer | None = None
-        self.carried: TransferStats | None = None  # of the attempts before this one
+        self.is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
+        self.shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
+        self.was_moved = False  # to new keys, because nothing was answered under the old ones
         self.wake: Any = None
         self.future: Any = None
 
@@ -70,7 +74,7 @@ class Link:
         self.settings = settings
         self.channel = channel
         self.sender = Sender(now, cap=settings.cap, learned=_learned(channel.load_learned()))
-        self.max_datagram = MAX_DATAGRAM
+        self.max_datagram = _learned_size(channel.load_learned())
         self.ended: list[Put] = []
         self.malformed = 0
         self.is_blocked = False
@@ -78,6 +82,7 @@ class Link:
         self._addresses = addresses
         self._address_index = -1
         self._socket: Socket | None = None
+        self._waits_for_session = True
         self._puts: dict[str, Put] = {}
         self._arena = bytearray(_ARENA_BYTES)
         self._sealed = bytearray(_ARENA_BYTES + 64 * 64)
@@ -86,9 +91,10 @@ class Link:
         self._unsent_size = 0
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._buffer_view = memoryview(self._buffer)
-        self._is_refused = False
         self.descriptor = -1
         """Of the socket; it changes when the endpoint's next address is tried."""
+        self.wants_addresses = False
+        """Nobody answered: the endpoint may have moved."""
         self._next_address()
 
     # Puts
@@ -111,7 +117,7 @@ class Link:
         """The caller does not wait any more: tell the receiver, once, and forget the put."""
         if self._puts.pop(put.transfer.object_id, None) is None:
             return
-        self.sender.cancel(put.transfer, now)
+        put.transfer.cancel(now)
         if put.transfer.wants_cancel and put.sealer is not None:
             with contextlib.suppress(OSError, RaptorError):
                 self._send(put.sealer.seal(put.transfer.take_cancel(now), now))
@@ -138,13 +144,11 @@ class Link:
     def _handshake_ends_at(self) -> float:
         return self.channel.handshake_started_at + self.settings.handshake_timeout_s
 
-    _waits_for_session = False
-
     def pump(self, now: float) -> None:
         """Everything that is due: timers, handshake, datagrams."""
         sender, channel = self.sender, self.channel
-        if sender.get_timer() <= now and sender.handle_timer(now) >= DEAD_AFTER:
-            self._suspect_session(now)
+        if sender.get_timer() <= now and (silences := sender.handle_timer(now)):
+            self._suspect(silences, now)
         if self._puts:
             sealer = channel.fresh
             if now >= channel.fresh_until:
@@ -152,30 +156,42 @@ class Link:
                 if sealer is None or channel.is_handshaking or channel.needs_rekey(now):
                     self._shake_hands(now, sealer)
                     sealer = channel.acquire(now)
-                self._waits_for_session = sealer is None
+            self._waits_for_session = sealer is None
             if sender.has_work or self._unsent:
                 self._flush(sealer, now)
         if sender.ended:
-            self._end()
+            self._end(now)
 
-    def _end(self) -> None:
-        for transfer in self.sender.ended:
-            put = self._puts.pop(transfer.object_id, None)
-            if put is not None:
-                put.is_done = True
-                if transfer.outcome is not Ending.CONFIRMED and transfer.outcome is not None:
-                    put.error = error_for(transfer.outcome, transfer.answer, transfer.request.timeout_s)
-                self.ended.append(put)
-        self.sender.ended.clear()
+    def _end(self, now: float) -> None:
+        ended, self.sender.ended[:] = list(self.sender.ended), []
+        for transfer in ended:
+            put = self._puts.get(transfer.object_id)
+            if put is None:
+                continue
+            outcome = transfer.outcome
+            if outcome is Ending.CANCELLED and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
+                self._replace(put, now)
+            elif outcome is Ending.CONFIRMED or outcome is None:
+                self._finish(put, None)
+            else:
+                self._finish(put, error_for(outcome, transfer.answer, transfer.request.timeout_s))
 
-    def _fail_unstarted(self, error: Exception) -> None:
+    def _finish(self, put: Put, error: Exception | None) -> None:
+        del self._puts[put.transfer.object_id]
+        put.is_done = True
+        put.error = error
+        self.ended.append(put)
+
+    def _fail_unstarted(self, reason: str) -> None:
         """End the puts of which nothing has been sent: HTTPS may take over at once."""
-        for put in [put for put in self._puts.values() if not put.transfer.has_started and put.carried is None]:
-            del self._puts[put.transfer.object_id]
+        for put in [put for put in self._puts.values() if not put.transfer.has_started and not put.is_replacement]:
             self.sender.drop(put.transfer)
-            put.is_done = True
-            put.error = error
-            self.ended.append(put)
+            self._finish(put, HandshakeTimeout(f"{self.settings.url}: {reason}"))
+
+    def cancel_all(self, now: float) -> None:
+        """Give up every put that is under way; each ends when the receiver has acknowledged that, or at its timeout."""
+        for put in list(self._puts.values()):
+            self.sender.cancel(put.transfer, now)
 
     # Sessions
 
@@ -184,14 +200,18 @@ class Link:
         if channel.is_handshaking and now >= self._handshake_ends_at:
             channel.abandon_handshake()
             if sealer is None:
-                self._fail_unstarted(HandshakeTimeout(f"{self.settings.url}: no handshake response"))
+                self._fail_unstarted("no handshake response")
                 self._next_address()
+                self.wants_addresses = True
             return
         if sealer is None:
             for put in self._puts.values():
                 put.transfer.stats.handshake = True
+        was_handshaking = channel.is_handshaking
         message = channel.handshake(now)
         if message is not None:
+            if was_handshaking and sealer is None and len(self._addresses) > 1:
+                self._next_address()  # the one before did not answer the last initiation
             try:
                 self._send(message)
             except OSError as error:
@@ -199,30 +219,40 @@ class Link:
         if channel.renewed:
             self._renewed(now)
 
-    def _suspect_session(self, now: float) -> None:
+    def _suspect(self, silences: int, now: float) -> None:
+        """Questions went unanswered: the session may be dead, or the path too narrow for our datagrams."""
         sealer = self.channel.acquire(now)
-        if sealer is not None and any(
-            put.transfer.silences >= DEAD_AFTER and put.sealer is sealer for put in self._puts.values()
-        ):
-            self.channel.suspect(sealer, now)
-            if self.channel.renewed:
-                self._renewed(now)
+        for put in list(self._puts.values()):
+            transfer = put.transfer
+            if sealer is not None and put.sealer is not None and transfer.silences:
+                if put.sealer is not sealer:
+                    self._move(put, sealer, now)
+                elif silences >= DEAD_AFTER <= transfer.silences:
+                    self.channel.suspect(sealer, now)
+                    sealer = None
+            if put.was_moved and transfer.silences and not transfer.is_heard and transfer.datagram_size > SMALLER_DATAGRAMS[-1]:
+                # A handshake passes, and what is longer does not (RFC 8899 calls it a black hole).
+                self._shorten(put, now)
+        if self.channel.renewed:
+            self._renewed(now)
 
     def _renewed(self, now: float) -> None:
         """There are new keys: what was not answered under the old ones is asked again under these."""
-        self.channel.renewed = False
-        self._is_refused = False
-        if self.channel.handshake_rtt_s is not None:
-            path = self.sender.path
-            path.rtt.sample(self.channel.handshake_rtt_s, now)
+        channel, path = self.channel, self.sender.path
+        channel.renewed = False
+        if channel.handshake_rtt_s is not None:
+            path.rtt.sample(channel.handshake_rtt_s, now)
             if path.confirmation.smoothed_s is None:
-                path.confirmation.sample(self.channel.handshake_rtt_s, now)
-            self.channel.handshake_rtt_s = None
-        sealer = self.channel.acquire(now)
+                path.confirmation.sample(channel.handshake_rtt_s, now)
+        sealer = channel.acquire(now)
         for put in list(self._puts.values()):
-            if put.sealer is not None and put.transfer.silences:
-                put.sealer = sealer
-                self.sender.change_session(put.transfer, now)
+            if put.sealer is not None and put.sealer is not sealer and put.transfer.silences:
+                self._move(put, sealer, now)
+
+    def _move(self, put: Put, sealer: Sealer | None, now: float) -> None:
+        put.sealer = sealer
+        put.was_moved = True
+        self.sender.change_session(put.transfer, now)
 
     # Sending
 
@@ -235,30 +265,35 @@ class Link:
                 put = self._puts.get(transfer.object_id)
                 if put is not None and put.sealer is not None:
                     self._send(put.sealer.seal(transfer.take_cancel(now), now))
-            while sealer is not None:
-                item = sender.next_run(now)
-                if item is None:
-                    return
+            while sealer is not None and (item := sender.next_run(now)) is not None:
                 transfer, run = item
                 put = self._puts[transfer.object_id]
                 if put.sealer is None:
                     put.sealer = sealer
                 size = transfer.datagram_size
                 transfer.write(run, self._arena, 0, size)
-                length = put.sealer.seal_arena(self._arena, run.length, size, size, self._sealed, now)
+                try:
+                    length = put.sealer.seal_arena(self._arena, run.length, size, size, self._sealed, now)
+                except WireGuardError:
+                    if put.sealer is sealer:
+                        return  # it has just expired: the next pump finds another
+                    self._move(put, sealer, now)
+                    continue
                 try:
                     if run.length == 1 and self._socket is not None and self._socket.send(self._sealed_view[:length]):
                         continue
-                    sent = self._train(length, size + self.channel.overhead)
+                    if not self._train(length, size + self.channel.overhead):
+                        return
                 except MessageTooLong:
-                    self._shorten(put, run.length, now)
-                    continue
-                if not sent:
-                    return
-        except WireGuardError:  # the session expired under our hands: the next pump finds another
+                    self._shorten(put, now, is_unsent=transfer.count_sent().datagrams_sent <= run.length)
+        except WireGuardError:
             return
         except OSError as error:
             self._trouble(error, now)
+        finally:
+            if self._socket is not None and self._socket.was_refused:
+                self._socket.was_refused = False
+                self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
 
     def _train(self, length: int, size: int) -> bool:
         self._unsent_size = size
@@ -278,19 +313,23 @@ class Link:
         if self._socket is not None:
             self._socket.send(message)
 
-    def _shorten(self, put: Put, refused: int, now: float) -> None:
-        """The path does not take datagrams of this size: smaller ones from now on; this put starts over if nothing has left."""
+    def _shorten(self, put: Put, now: float, *, is_unsent: bool = False) -> None:
+        """The path does not take datagrams of this size: smaller ones from now on, and for this put too.
+
+        Under a new transfer id, which is safe only when nothing of the old one has left, or will ever be written.
+        """
         size = put.transfer.datagram_size
         self.max_datagram = next((smaller for smaller in SMALLER_DATAGRAMS if smaller < size), SMALLER_DATAGRAMS[-1])
         _log.debug("%s: datagrams of %d octets do not fit, going on with %d", self.settings.url, size, self.max_datagram)
-        transfer = put.transfer
-        if transfer.count_sent().datagrams_sent > refused or size <= self.max_datagram:
-            self.sender.cancel(transfer, now)
-            return
-        self._replace(put, now)
+        if is_unsent and size > self.max_datagram:
+            self._replace(put, now)
+        else:
+            put.shorter = size > self.max_datagram
+            put.is_replacement = True
+            self.sender.cancel(put.transfer, now)
 
     def _replace(self, put: Put, now: float) -> None:
-        """Send the object again under a new transfer id. Only when nothing of the old one can be written."""
+        """Send the object again under a new transfer id."""
         old = put.transfer
         del self._puts[old.object_id]
         self.sender.drop(old)
@@ -299,7 +338,7 @@ class Link:
             timeout_s=old.ends_at - now,
             max_datagram=self.max_datagram,
         )
-        put.carried = put.carried or old.stats
+        put.shorter = put.was_moved = False
         put.sealer = None
         put.transfer = self.build(request, now)
         self.add(put, now)
@@ -323,7 +362,7 @@ class Link:
             count += 1
             self._take_in(view[:size], now)
         if self.sender.ended:
-            self._end()
+            self._end(now)
         return count
 
     def _take_in(self, message: memoryview, now: float) -> None:
@@ -331,7 +370,6 @@ class Link:
         try:
             plaintext = channel.receive(message, now)
             if plaintext is not None:
-                self._is_refused = False
                 self.sender.receive_state(parse_transfer_state(plaintext), now)
             elif channel.renewed:
                 self._renewed(now)
@@ -345,15 +383,14 @@ class Link:
         """The kernel reports that the peer refuses, or that there is no way to it."""
         _log.debug("%s: %s", self.settings.url, error)
         sealer = self.channel.acquire(now)
-        if sealer is not None and not isinstance(error, ConnectionRefusedError):
-            self._next_address()
-            return
-        if sealer is not None:
-            # Whoever listens there now has none of our keys; puts that have not begun shake hands first.
+        if sealer is None:
+            self.channel.abandon_handshake()
+            self._fail_unstarted(error.strerror or str(error))
+        elif isinstance(error, ConnectionRefusedError):
+            # Whoever listens there now has none of our keys: puts that have not begun shake hands first.
             self.channel.suspect(sealer, now)
             return
-        self.channel.abandon_handshake()
-        self._fail_unstarted(HandshakeTimeout(f"{self.settings.url}: {error.strerror or error}"))
+        self.wants_addresses = True
         self._next_address()
 
     def _next_address(self) -> None:
@@ -375,12 +412,23 @@ class Link:
         if self._socket is None:
             raise OSError("no way to the endpoint")
 
+    def set_addresses(self, addresses: list[Address]) -> None:
+        """The endpoint's name was looked up again."""
+        self.wants_addresses = False
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._address_index = -1
+            self._next_address()
+
     def save(self) -> None:
         """Keep what was learned and received for the next process."""
         self.channel.rest()
         learned = self.sender.learned
         if learned.srtt_s is not None:
-            self.channel.save_learned({"path": learned._asdict()})
+            changes: dict[str, Any] = {"path": learned._asdict(), "max_datagram": None}
+            if self.max_datagram < MAX_DATAGRAM:
+                changes["max_datagram"] = {"octets": self.max_datagram, "until": clock.wall_time() + REMEMBER_SIZE_S}
+            self.channel.save_learned(changes)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -403,3 +451,13 @@ def _learned(record: dict[str, Any]) -> Learned | None:
         default.loss if values["loss"] is None else values["loss"],
         values["rate"] or None,
     )
+
+
+def _learned_size(record: dict[str, Any]) -> int:
+    """The largest datagram that was found to fit, for a while: a path may become wider."""
+    entry = record.get("max_datagram")
+    if isinstance(entry, dict) and entry.get("octets") in SMALLER_DATAGRAMS:
+        until = entry.get("until")
+        if isinstance(until, int | float) and clock.wall_time() < until < clock.wall_time() + 2 * REMEMBER_SIZE_S:
+            return int(entry["octets"])
+    return MAX_DATAGRAM

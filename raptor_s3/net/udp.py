@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import queue
 import select
 import socket
 import struct
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -40,9 +42,33 @@ class MessageTooLong(OSError):
     """The datagram does not fit the path's MTU. Nothing of it has left."""
 
 
-def resolve(host: str, port: int) -> list[Address]:
-    """The endpoint's addresses in the order to try them. Blocks for the resolver; raises OSError when there are none."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+def resolve(host: str, port: int, timeout_s: float) -> list[Address]:
+    """The endpoint's addresses in the order to try them. Waits for the resolver, but no longer than `timeout_s`.
+
+    Raises OSError when there are none.
+    """
+    with contextlib.suppress(OSError):  # a literal address needs no resolver
+        return _addresses(host, port, socket.AI_NUMERICHOST)
+    answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(_addresses(host, port, 0))
+        except OSError as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="raptor-s3-resolver", daemon=True).start()
+    try:
+        answer = answers.get(timeout=timeout_s)
+    except queue.Empty:
+        raise OSError(errno.ETIMEDOUT, f"{host} could not be resolved in time") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+def _addresses(host: str, port: int, flags: int) -> list[Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
@@ -68,6 +94,8 @@ class Socket:
             sock.close()
             raise
         self._has_gso = _is_linux
+        self.was_refused = False
+        """The peer's host has refused a datagram (ICMP port unreachable)."""
         self._send = sock.send
         self.receive_into = sock.recv_into
         """Raises BlockingIOError when there is nothing, OSError for an ICMP error of an earlier send."""
@@ -79,7 +107,18 @@ class Socket:
         return self._socket.getsockname()
 
     def send(self, message: bytes | bytearray | memoryview) -> bool:
-        """False when the kernel has no room now. Raises MessageTooLong, ConnectionRefusedError, OSError (no route, ...)."""
+        """False when the kernel has no room now. Raises MessageTooLong, OSError (no route, refused twice in a row, ...)."""
+        try:
+            self._send(message)
+        except ConnectionRefusedError:
+            return self._send_again(message)
+        except OSError as error:
+            return _explain(error)
+        return True
+
+    def _send_again(self, message: bytes | bytearray | memoryview) -> bool:
+        """The kernel reported an earlier datagram's ICMP error in place of sending this one."""
+        self.was_refused = True
         try:
             self._send(message)
         except OSError as error:
@@ -102,18 +141,18 @@ class Socket:
                 if error.errno in _GSO_REFUSED:
                     self._has_gso = error.errno == errno.EINVAL  # EINVAL also stands for segments beyond the MTU
                 elif error.errno in _REFUSED:
-                    pass  # an earlier datagram's ICMP error; this train has not left
+                    self.was_refused = True  # an earlier datagram's ICMP error; this train has not left
                 else:
                     _explain(error)
         sent = 0
         while sent < length:
             try:
-                self._send(train[sent : sent + size])
-            except OSError as error:
-                if sent:
+                if not self.send(train[sent : sent + size]):
                     return sent
-                _explain(error)
-                return 0
+            except OSError:
+                if not sent:
+                    raise
+                return sent
             sent += size
         return sent
 

@@ -293,11 +293,14 @@ class RateController:
         self._samples.append((self._round, self.bandwidth))
 
     def on_silence(self, in_flight_bytes: int, now: float) -> None:
-        """A whole flight went unanswered: half the rate (RFC 5348 4.4)."""
+        """A whole flight went unanswered: send at half the rate (RFC 5348 4.4), and find the path's anew."""
         if in_flight_bytes > INITIAL_BURST_BYTES and now - self._heard_at > 2 * self._path.rtt.timeout_s:
             self._heard_at = now
-            self.bandwidth = max(self.bandwidth / 2, MIN_RATE)
+            self.bandwidth = max(self.bandwidth * self.phase.value / (2 * STARTUP_GAIN), MIN_RATE)
             self._samples.clear()
+            self._history.clear()
+            self._plateau_bandwidth = self._plateau = 0
+            self._enter(Phase.STARTUP)
             self._apply(now)
 
     def _apply(self, now: float) -> None:

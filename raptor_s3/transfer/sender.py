@@ -89,8 +89,7 @@ class Sender:
                     return transfer, run
                 transfer.flight_bytes += sent_bytes
                 self._flight_bytes += sent_bytes
-                if not transfer.backlog:
-                    self._set_timer(transfer, transfer.get_timer())
+                self._set_timer(transfer, transfer.get_timer())
                 return transfer, run
             if transfer.outcome is not None:
                 self._settle(transfer)
