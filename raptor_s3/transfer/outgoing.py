@@ -41,6 +41,8 @@ MAX_QUESTION: Final = 8
 MAX_REPAIR: Final = 64
 FIRST_BURST: Final = 10
 MAX_BACKOFF: Final = 6
+WRITE_S: Final = 0.05
+"""The least time that a receiver is left alone with its write."""
 REPORT_DELAY_S: Final = 0.03
 """In the middle of a flight a receiver may wait this long before it reports (max_ack_delay of RFC 9002)."""
 _CANCEL_PAYLOAD_ID: Final = bytes(4)
@@ -95,6 +97,7 @@ class OutgoingTransfer:
     _phase = _Phase.WAITING
     _is_heard = False
     _silences = 0
+    _inquiries = 0
     _asked_at = 0.0
     _last_sent_at = 0.0
     _completed_at: float | None = None
@@ -336,10 +339,12 @@ class OutgoingTransfer:
         elif self._phase is not _Phase.CANCELLING:
             return due if self._phase is _Phase.WAITING else _NEVER
         asked_at = self._last_sent_at if self._last_sent_at > self._asked_at else self._asked_at
-        rtt = self._path.confirmation if self._is_heard and self._is_complete else self._path.rtt
+        timeout_s, row = self._path.rtt.timeout_s, self._silences
         if self.backlog:
-            asked_at += REPORT_DELAY_S
-        asked_at += rtt.timeout_s * (1 << (self._silences if self._silences < MAX_BACKOFF else MAX_BACKOFF))
+            timeout_s += REPORT_DELAY_S
+        elif self._is_heard and self._is_complete:
+            timeout_s, row = max(self._path.confirmation.timeout_s, WRITE_S), max(row, self._inquiries)
+        asked_at += timeout_s * (1 << (row if row < MAX_BACKOFF else MAX_BACKOFF))
         return asked_at if asked_at < due else due
 
     def handle_timer(self, now: float) -> bool:
@@ -370,7 +375,8 @@ class OutgoingTransfer:
             for block in waiting:
                 block.settled = block.next_esi
             return
-        if not waiting:
+        if not waiting:  # the write takes its time: ask less and less often
+            self._inquiries += 1
             last = self._blocks[-1]
             self._extend(last, last.next_esi + 1)
             return
