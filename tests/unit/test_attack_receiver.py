@@ -10,6 +10,7 @@ from test_gateway_receiver import Rig, put
 from raptor_s3.codec import ObjectEncoder, ObjectTransmissionInformation
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.net import clock
+from raptor_s3.receiver.policy import parse_policy
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram, build_datagram, plan_object
 from raptor_s3.wire.transfer_state import StateType
@@ -86,3 +87,10 @@ def test_a_key_can_not_forge_a_line_of_the_log(caplog):
         rig.receive(datagram)
     assert caplog.records
     assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.xfail(strict=True, reason="receiver/policy.py Rule.names: `*` also matches an access point's ARN")
+def test_a_pattern_for_buckets_names_no_access_point():
+    peer = "A" * 43 + "="
+    policy = parse_policy('{"peers":[{"public_key":"%s","allow":[{"bucket":"a*"}]}]}' % peer)
+    assert policy.objection(peer, {"Bucket": "arn:aws:s3:us-east-1:123456789012:accesspoint/other", "Key": "k"})

@@ -127,3 +127,14 @@ def test_a_bucket_of_another_partition_is_not_the_profiles(rig):
     regions = ("us-west-2.amazonaws.com", "us-gov-west-1.amazonaws.com", "cn-north-1.amazonaws.com.cn")
     routed = [host for host in regions if not bucket_reason("telemetry", f"https://telemetry.s3.{host}", config)]
     assert len(routed) <= 1
+
+
+@pytest.mark.xfail(strict=True, reason="routing/breaker.py admit: each claim quotes the one before")
+def test_attempts_that_never_report_back_do_not_grow_the_reason():
+    now = 1_700_000_000.0
+    breaker = Breaker(None, clock=lambda: now)
+    breaker.failed("no handshake", now)
+    for _ in range(20):  # each attempt's process is killed
+        now += LONGEST_COOLDOWN_S + 100
+        assert breaker.admit(5) == ""
+    assert len(breaker.state.reason) < 200
