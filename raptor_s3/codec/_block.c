@@ -5,8 +5,8 @@
    the free columns and the sums of four.
 
    A decoder that misses m source symbols and holds m independent repair symbols subtracts what it holds from these (syndromes)
-   and inverts the m x m part of their rows. Without a generator (large K'), or with more than a third missing, inactivation
-   decoding finds the intermediate symbols instead. */
+   and inverts the m x m part of their rows. Without a generator (large K'), or with much missing, inactivation decoding finds
+   the intermediate symbols instead. */
 
 #include "_raptorq.h"
 
@@ -14,7 +14,6 @@
 #include <string.h>
 
 #define REPAIR_CHUNK 128u   /* repair rows made at a time: bounds the scratch memory of a long run */
-#define SPARSE_FROM 256u    /* source symbols; below, the dense way is always faster */
 #define COMBINE_SYMBOLS 32u /* source symbols and octets from which the sums of four pay */
 #define COMBINE_OCTETS 64u
 
@@ -426,7 +425,7 @@ int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, 
     uint8_t *restored = NULL;
     int status = *missing ? RQ_SINGULAR : RQ_OK;
     if (status == RQ_OK && h.missing) {
-        const int sparse = !code->masks || (symbols >= SPARSE_FROM && h.missing > symbols / 3);
+        const int sparse = !code->masks || h.missing > 48 + symbols / 16; /* where the two cross on AVX2 */
         status = sparse ? decode_sparse(code, &h, received->may_overwrite, &restored, missing)
                         : decode_dense(code, &h, out, length, missing);
     }

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from raptor_s3.codec.gf256 import Octets
 
 _MAX_ESI = 0xFFFFFF
-_SPARSE_FROM = 256  # source symbols; as in _block.c
 
 
 def _octets(data: Buffer) -> Octets:
@@ -222,7 +221,7 @@ def decode(
         block[lost] = 0
         repaired = slots[at[first[own:]]]
         isis = (held[own:] + (code.padded - symbols)).tolist()
-        if generator is None or (symbols >= _SPARSE_FROM and len(lost) > symbols // 3):
+        if generator is None or len(lost) > 48 + symbols // 16:  # as in _block.c
             missing = _restore_sparse(code, block, lost, isis, repaired)
         else:
             missing = _restore_dense(generator, block, lost, isis, repaired)
