@@ -407,6 +407,15 @@ done:
     return status;
 }
 
+static void put_together(holding *h, uint8_t *out, size_t length) {
+    for (size_t esi = 0; esi < h->symbols; esi++) {
+        if (!h->held[esi]) continue;
+        const size_t at = esi * h->size, octets = length - at < h->size ? length - at : h->size;
+        memcpy(out + at, h->held[esi], octets);
+        if (octets == h->size) h->held[esi] = out + at;
+    }
+}
+
 int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length,
               size_t *distinct, size_t *missing) {
     uint8_t *memory =
@@ -424,18 +433,14 @@ int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, 
     *missing = *distinct < symbols ? symbols - *distinct : 0;
     uint8_t *restored = NULL;
     int status = *missing ? RQ_SINGULAR : RQ_OK;
-    if (status == RQ_OK && h.missing) {
-        const int sparse = !code->masks || h.missing > 48 + symbols / 16; /* where the two cross on AVX2 */
-        status = sparse ? decode_sparse(code, &h, received->may_overwrite, &restored, missing)
-                        : decode_dense(code, &h, out, length, missing);
+    if (status == RQ_OK && (!code->masks || h.missing > 48 + symbols / 16)) { /* where the two cross on AVX2 */
+        if (h.missing) status = decode_sparse(code, &h, received->may_overwrite, &restored, missing);
+        if (status == RQ_OK) put_together(&h, out, length);
+    } else if (status == RQ_OK) {
+        put_together(&h, out, length); /* first: one pass over what may lie far away, then the arithmetic on the copy */
+        if (h.missing) status = decode_dense(code, &h, out, length, missing);
     }
-    if (status == RQ_OK) {
-        *missing = 0;
-        for (size_t esi = 0; esi < symbols; esi++) {
-            const size_t at = esi * size, octets = length - at < size ? length - at : size;
-            if (h.held[esi]) memcpy(out + at, h.held[esi], octets);
-        }
-    }
+    if (status == RQ_OK) *missing = 0;
     free(restored);
     free(memory);
     return status;
