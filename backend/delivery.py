@@ -27,7 +27,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backend.inflight import PUBLISHED_TTL_S, Claim, InFlight, Record
+from backend.inflight import PUBLISHED_TTL_S, Busy, Claim, InFlight, Record
 from backend.objects import PART_BYTES, Objects, Unfinished
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.receiver import admission
@@ -166,12 +166,11 @@ class Delivery:
         return Put(shape, {"Bucket": self._objects_bucket, "Key": name}, data)
 
     def _refuse(self, refusal: Outcome, key: TransferKey, shape: Shape, first_at: float, record: Record | None) -> TransferState:
-        state = refusal.state(key.object_id)
-        if record is None and not self.guard:
-            return state  # whoever decodes the object again comes to the same
-        if record is None:
-            record = Record(key, shape, f"{int(first_at * 1000):x}-refused", first_at)
-        return self._inflight.finish(record, state).outcome or state
+        """The refusal, once the table knows it. Raises Busy where a write may have begun."""
+        outcome = self._inflight.settle(key, shape, first_at, refusal.state(key.object_id), record)
+        if outcome is None:
+            raise Busy
+        return outcome
 
 
 def _no_header(reason: str) -> Outcome:

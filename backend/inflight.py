@@ -8,7 +8,7 @@ One table, PK + SK, pay per request, TTL on `expires`:
     P#<peer>               OPEN                        slots: "<until>:<bytes>:<transfer>" of its unfinished transfers
 
     (none) --open--> collecting --claim--> writing --finish--> outcome
-        \\--cancel, unless a write was ever begun-----------------^
+        \\--cancel, refusal, unless a write was ever begun--------^
 
 `attempted_at` stays from the first claim on unless S3 is known not to have stored anything: a transfer that has it can't be
 cancelled any more. A claim is a lease that ends after the function that holds it must have ended.
@@ -24,7 +24,7 @@ import contextlib
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
@@ -136,7 +136,7 @@ class InFlight:
     def open(self, key: TransferKey, shape: Shape, first_at: float) -> Record:
         """The transfer's record; the first call makes it, and pins the shape.
 
-        A peer that has too much open gets a record whose outcome is a refusal. Raises MismatchedShape.
+        A peer that has too much open gets a record whose outcome is a refusal. Raises MismatchedShape, Busy.
         """
         record = self.get(key)
         if record is None:
@@ -150,7 +150,11 @@ class InFlight:
         slot = f"{int(self._clock()) + SLOT_S}:{shape.oti.transfer_length}:{key.digest}"
         if not self._reserve(key.peer_key, slot):
             refusal = Outcome.refused("backend", "SlowDown", "too many unfinished transfers of this peer", 503)
-            return self.finish(Record(key, shape, epoch, first_at), refusal.state(key.object_id))
+            record = Record(key, shape, epoch, first_at)
+            outcome = self.settle(key, shape, first_at, refusal.state(key.object_id), record)
+            if outcome is None:
+                raise Busy
+            return replace(record, outcome=outcome, outcome_at=self._clock())
         try:
             self._update(
                 _key(key, "TRANSFER"),
@@ -283,11 +287,20 @@ class InFlight:
 
     def cancel(self, key: TransferKey, shape: Shape, received_at: float) -> TransferState | None:
         """The outcome after a cancel: CANCELLED unless there was one. None where a write may have begun: nobody knows yet."""
-        record = self.get(key)
+        return self.settle(key, shape, received_at, CANCELLED.state(key.object_id))
+
+    def settle(
+        self, key: TransferKey, shape: Shape, received_at: float, outcome: TransferState, record: Record | None = None
+    ) -> TransferState | None:
+        """End a transfer without a write: the outcome that counts from now on. None where a write may have begun.
+
+        What the sender turns to HTTPS upon must be settled before it is said: another sandbox may know a newer policy.
+        """
+        record = record or self.get(key)
         if record is not None and record.outcome is not None:
             return record.outcome
         record = record or Record(key, shape, f"{int(received_at * 1000):x}-{secrets.token_hex(4)}", received_at)
-        text = json.dumps({"Type": int(StateType.CANCELLED), "Fields": None}, separators=(",", ":"))
+        text = json.dumps({"Type": int(outcome.type), "Fields": outcome.fields}, separators=(",", ":"))
         try:
             self._update(
                 _key(key, "TRANSFER"),
@@ -305,7 +318,7 @@ class InFlight:
             return _record(key, refused.item).outcome
         if record.slot:
             self._free(key.peer_key, record.slot)
-        return CANCELLED.state(key.object_id)
+        return outcome
 
     def _retire(self, record: Record) -> bool:
         """Forget a finished, or long abandoned, upload of a path, so that the path can come again. True if that was done."""

@@ -132,13 +132,11 @@ class Ingestion:
         if arrivals.last.received_at < self._clock() - MAX_AGE_S:
             self._count("DatagramsStale")
             return []
+        first_at = min(arrivals.first_received_at, self._clock())  # a gateway's clock that is fast lengthens no time to live
         grant = self._policy().grant(key.peer_key)
         if grant is None or not (grant.legacy or shape.has_put_header):
             self._count("PeersRefused")
-            if not key.peer_key:
-                return []
-            return [Outcome.refused("backend", "AccessDenied", "this peer is not known", 403).state(key.object_id)]
-        first_at = min(arrivals.first_received_at, self._clock())  # a gateway's clock that is fast lengthens no time to live
+            return self._refuse(key, shape, first_at)
         if arrivals.is_cancelled:
             self._count("Cancels")
             outcome = self._inflight.cancel(key, shape, first_at)
@@ -152,9 +150,19 @@ class Ingestion:
             return [replace(state, sbn=sbn, received=_reach(arrivals.symbols[sbn], shape.oti.block_symbols(sbn)))]
         return self._collect(arrivals, first_at)
 
+    def _refuse(self, key: TransferKey, shape: Shape, first_at: float) -> list[TransferState]:
+        """To a peer that the policy doesn't name. Published clients are told nothing, nor is whoever has no key."""
+        if not key.peer_key or not shape.has_put_header:
+            return []
+        refusal = Outcome.refused("backend", "AccessDenied", "this peer is not known", 403).state(key.object_id)
+        outcome = self._inflight.settle(key, shape, first_at, refusal)
+        if outcome is None:
+            raise Busy
+        return [outcome]
+
     def _may_be_said(self, state: TransferState) -> bool:
-        """Without a guard, the table doesn't know of direct writes: "nothing was written" would be a guess."""
-        return self._delivery.guard or state.type is not StateType.CANCELLED
+        """Without a guard, direct writes and the table don't know of each other: "nothing will be written" would be a guess."""
+        return self._delivery.guard or not (state.type is StateType.CANCELLED or _is_by_policy(state))
 
     def _collect(self, arrivals: Arrivals, first_at: float) -> list[TransferState]:
         record = self._inflight.open(arrivals.key, arrivals.shape, first_at)
@@ -208,6 +216,13 @@ class Ingestion:
 def _reach(esis: Iterable[int], wanted: int) -> int:
     """1 + the highest ESI that had to be sent until the block had K symbols: what is missing below it was lost."""
     return sorted(esis)[wanted - 1] + 1
+
+
+def _is_by_policy(state: TransferState) -> bool:
+    """Whether this is our own refusal that another sandbox, with a newer policy, would not come to."""
+    fields = state.fields or {}
+    is_our_own = str(fields.get("Message", "")).startswith("backend: ")
+    return state.type is StateType.FAILED and fields.get("Code") == "AccessDenied" and is_our_own
 
 
 def _wait(key: TransferKey, sbn: int) -> TransferState:
