@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from raptor_s3.routing.profile import read_profile
 
     profile = read_profile(name=args.profile)
-    prompter = Prompter(output, is_interactive=sys.stdin.isatty() and not output.is_json)
+    prompter = Prompter(output, is_interactive=sys.stdin is not None and sys.stdin.isatty() and not output.is_json)
     if prompter.is_interactive:
         output.note(f"Settings of the fast path for {profile.source}. Enter keeps what stands in brackets.\n")
     settings = ask_settings(args, profile, prompter)

@@ -28,6 +28,8 @@ logger = logging.getLogger("raptor_s3.breaker")
 FIRST_COOLDOWN_S: Final = 10.0
 LONGEST_COOLDOWN_S: Final = 600.0
 _REFRESH_S: Final = 1.0
+_MAX_REASON: Final = 300
+_PROBING: Final = "a put is trying again after: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,13 @@ class Breaker:
         self._refresh(self._clock())
         return self._state
 
+    def is_open(self) -> bool:
+        """Whether puts are being declined, as this process knows it."""
+        now = self._clock()
+        if now - self._looked_at >= _REFRESH_S:
+            self._refresh(now)
+        return self._state.is_open(now)
+
     def admit(self, probe_s: float) -> str:
         """Empty when a put may try now, else why not.
 
@@ -94,7 +103,7 @@ class Breaker:
                 if stored.is_open(now):
                     return stored
                 claimed = True
-                return BreakerState(stored.failures, now + probe_s, f"a put is trying again after: {stored.reason}")
+                return BreakerState(stored.failures, now + probe_s, _PROBING + stored.reason.removeprefix(_PROBING))
 
             self._change(claim)
             return "" if claimed else f"circuit breaker: {self._state.reason}"
@@ -106,17 +115,17 @@ class Breaker:
         endpoint is there, and it was this put that had bad luck.
         """
         now = self._clock()
-        if self._succeeded_at >= started_at:
+        if started_at <= self._succeeded_at <= now:  # a later one is from before the clock was set back
             logger.info("a put failed while others went through: %s", reason)
             return
 
         def open_again(stored: BreakerState) -> BreakerState:
             failures = stored.failures + 1
             cooldown = min(FIRST_COOLDOWN_S * 2 ** (failures - 1), LONGEST_COOLDOWN_S)
-            return BreakerState(failures, now + cooldown, reason)
+            return BreakerState(failures, now + cooldown, reason[:_MAX_REASON])
 
         with self._lock:
-            if self._state.failures and started_at < self._opened_at:
+            if self._state.failures and started_at < self._opened_at <= now:
                 return
             self._opened_at = now
             self._change(open_again)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing import parsers
+from raptor_s3.routing.policy import partition_of
 from raptor_s3.wire.put_header import POLICY_GATED
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class RaptorConfig:
     backend_allows: tuple[str, ...] = ()  # parameters of POLICY_GATED that the receiver's policy grants
     s3_endpoint: str | None = None  # the S3 that the backend writes to, where it is not AWS
     runtime_dir: Path | None = None  # None: the user's own (raptor_s3.net)
+    partition: str = "aws"  # of the profile's region: the same bucket name in another partition is another bucket
     source: str = field(default="", compare=False)  # where the settings stand, for messages
     given: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)  # keywords as they came
 
@@ -170,6 +172,8 @@ class RaptorConfig:
             values.setdefault("s3_endpoint", endpoint_url.rstrip("/"))
         config = cls.__new__(cls)
         config._assign(values, given=dict(keywords), source=source)
+        region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or scoped_config.get("region") or ""
+        object.__setattr__(config, "partition", partition_of(str(region)))
         config._check_endpoint(origin, source)
         return config
 

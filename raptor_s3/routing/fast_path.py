@@ -118,7 +118,9 @@ class FastPath:
         except Unsupported as unsupported:
             return Declined(str(unsupported), request.body)
         record.size_bytes = body.size_bytes
-        link = self._link() if config.threshold_bytes is None else None
+        link = None
+        if config.threshold_bytes is None and not self._breaker.is_open():  # to ask for the link may resolve the endpoint's name
+            link = self._link()
         facts = RequestFacts(request.key, request.auth_type, request.signing_name, body.size_bytes, request.foreign_handler)
         reason = policy.decide(facts, config, link).reason or self._refusal(request)
         if reason:
@@ -141,9 +143,13 @@ class FastPath:
         try:
             outcome = self._engine().put(fields, data, timeout_s=policy.patience_s(config, len(data)), confirm=config.confirm)
         except TransferRejected as rejection:
-            self._breaker.succeeded()  # it is alive and talks
             if not _is_receivers_own(rejection):
+                self._breaker.succeeded()
                 return Refused(rejection.code, rejection.message, rejection.status)
+            if rejection.status >= 500 or rejection.code == "RequestExpired":  # it talks, but does not get to S3
+                self._breaker.failed(f"refused: {rejection}", started_at)
+            else:
+                self._breaker.succeeded()
             if rejection.status == 403:
                 self._remember_refusal(request, str(rejection))
             return Declined(f"refused: {rejection}", body.put_back(), after_failure=True)

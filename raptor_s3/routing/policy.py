@@ -25,7 +25,8 @@ _TCP_SEGMENT: Final = 1460
 _INITIAL_WINDOW: Final = 10 * _TCP_SEGMENT  # RFC 6928
 
 # Compiled, and kept by re, at the first bucket rather than at import.
-_AWS_HOST: Final = r"s3(?:[.-](?:dualstack\.)?[a-z]{2,}(?:-[a-z]+)+-\d+)?\.amazonaws\.com(?:\.cn)?"
+_AWS_HOST: Final = r"s3(?:[.-](?:dualstack\.)?([a-z]{2,}(?:-[a-z]+)+-\d+))?\.amazonaws\.com(?:\.cn)?"
+_PARTITIONS: Final = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"))
 _SPECIAL_BUCKETS: Final = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", ".mrap")
 
 
@@ -93,9 +94,16 @@ def bucket_reason(bucket: str, base_url: str, config: RaptorConfig) -> str:
         return f"the client's endpoint {host} is not {config.s3_endpoint}"
     virtual_host = host.removeprefix(f"{bucket}.") if not url.path else ""
     path_style = host if url.path == f"/{bucket}" else ""
-    if any(name and re.fullmatch(_AWS_HOST, name) for name in (virtual_host, path_style)):
-        return ""
+    for name in (virtual_host, path_style):
+        if name and (found := re.fullmatch(_AWS_HOST, name)):
+            partition = partition_of(found[1] or "")
+            return "" if partition == config.partition else f"{host} is in {partition}, the profile in {config.partition}"
     return f"{host} is not a plain S3 endpoint"
+
+
+def partition_of(region: str) -> str:
+    """The AWS partition of a region: bucket names are unique within one only (AWS General Reference, ARNs)."""
+    return next((name for prefix, name in _PARTITIONS if region.startswith(prefix)), "aws")
 
 
 def body_limit(config: RaptorConfig, link: LinkEstimate | None = None) -> int:

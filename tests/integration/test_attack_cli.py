@@ -6,7 +6,6 @@ import sys
 import pytest
 
 
-@pytest.mark.xfail(strict=True, reason="cli/configure.py run: sys.stdin is None where descriptor 0 is closed")
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell's redirection")
 def test_configure_without_a_standard_input_ends_with_a_sentence(tmp_path):
     command = f"exec {sys.executable} -m raptor_s3.cli.main configure <&-"

@@ -12,9 +12,9 @@ KEY = "A" * 43 + "="
 AWS = "https://my-bucket.s3.us-west-2.amazonaws.com"
 
 
-def config(**settings):
+def config(region="", **settings):
     return RaptorConfig.load(
-        {}, {}, {"endpoint": "wg://h:1", "server_key": KEY, "client_key": KEY, "buckets": "my-*", **settings}
+        {"region": region}, {}, {"endpoint": "wg://h:1", "server_key": KEY, "client_key": KEY, "buckets": "my-*", **settings}
     )
 
 
@@ -123,8 +123,12 @@ class TestBucket:
             "https://my-bucket.s3.us-gov-west-1.amazonaws.com",
         ],
     )
-    def test_plain_s3_hosts(self, base_url):
-        assert policy.bucket_reason("my-bucket", base_url, config()) == ""
+    def test_plain_s3_hosts_of_the_profiles_partition(self, base_url):
+        others = ("us-gov-west-1", "cn-north-1")
+        region = next((name for name in others if name in base_url), "eu-west-1")
+        assert policy.bucket_reason("my-bucket", base_url, config(region)) == ""
+        for other in {*others, ""} - {region if region in others else ""}:
+            assert "the profile in" in policy.bucket_reason("my-bucket", base_url, config(other))
 
     @pytest.mark.parametrize(
         ("bucket", "base_url"),
