@@ -3,7 +3,7 @@
     STARTUP --queue, or no more growth--> DRAIN --> CRUISE -> UP -> DOWN -> CRUISE ...
 
 - *Bandwidth* is the greatest delivery rate of the last rounds, measured between states as they arrive. Until there is a
-  measurement it is an assumption: half of 10 Mbit/s (STARTUP doubles it), or what an earlier process has learned.
+  measurement it is an assumption: what STARTUP turns into 10 Mbit/s, or what an earlier process has learned.
 - *Queue* is how far even the fastest round trip of a round exceeds the least known one; jitter alone does not raise it.
 - *Base loss* is what gets lost while we send no faster than the path delivers and see no queue: the path's own loss, no reason to
   slow down. More than that, together with a queue or round after round, is congestion.
@@ -32,11 +32,11 @@ INITIAL_WINDOW: Final = 128 << 10
 MIN_RATE: Final = 16e3 / 8
 MAX_RATE: Final = 1e10 / 8
 
-STARTUP_GAIN: Final = 2.0
+STARTUP_GAIN: Final = 2.5
 UP_GAIN: Final = 1.25
 DOWN_GAIN: Final = 0.75
 DRAIN_GAIN: Final = 0.5
-CROWDED_GAIN: Final = 0.95
+CROWDED_GAIN: Final = 0.9
 """Of CRUISE while there is a queue: ours drains slowly, and others' flows find room."""
 CRUISE_ROUNDS: Final = 6
 FILTER_ROUNDS: Final = 14
@@ -74,7 +74,7 @@ MIN_LOSS_COUNT: Final = 50
 STARTUP_LOSS: Final = 0.15
 LOSSY_ROUNDS: Final = 3
 """So many rounds in a row with excess loss mean congestion even where no queue is seen: a policer, a short queue."""
-BACKOFF: Final = 0.85
+BACKOFF: Final = 0.7
 MAX_BASE_LOSS: Final = 0.2
 BASE_MEMORY: Final = 2000
 _NEVER: Final = float("inf")

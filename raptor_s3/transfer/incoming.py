@@ -5,6 +5,9 @@
 
 - The first datagram pins the OTI and the flags, and reserves the object's size; later ones that differ are dropped.
 - The time to live runs from the first datagram. A transfer that is dropped leaves a tombstone: late symbols can't revive it.
+- A transfer expires when nothing new has come for `idle_s`; however it is fed, at the longest time to live that there is.
+- What a transfer occupies is reserved when it opens: its octets, and what each block and each symbol cost beyond them. Symbols
+  beyond K (a set that was singular) are charged one by one, and are few: then the transfer is hopeless.
 - Reports (type 0) go out every few datagrams and when a transfer falls quiet. With a put header they carry
   `{"Esi": e, "Us": t}`: the datagram that set the report off, and the microseconds from the transfer's first datagram to it
   (plus `"Wait": us` when the report itself was held back). Fewer octets leave in reports than came in.
@@ -17,20 +20,24 @@ Invariant: whatever arrives, memory stays within `CollectorLimits`, and one tran
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.codec import ObjectDecoder
 from raptor_s3.errors import MalformedPacket
+from raptor_s3.transfer.bounds import check_bounds
 from raptor_s3.transfer.events import CancelWrite, Event, ObjectReady, SendState, TransferKey
+from raptor_s3.transfer.tombstones import Tombstones
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER
-from raptor_s3.wire.put_header import TIME_TO_LIVE, split_put_object
+from raptor_s3.wire.put_header import MAX_TTL_MS, TIME_TO_LIVE, split_put_object
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raptor_s3.codec import ObjectTransmissionInformation
+    from raptor_s3.transfer.tombstones import Tombstone
     from raptor_s3.wire.datagram import Datagram
 
 __all__ = ["CancelWrite", "Collector", "CollectorLimits", "CollectorStats", "Event", "ObjectReady", "SendState", "TransferKey"]
@@ -54,6 +61,13 @@ REPEAT_S: Final = 0.012
 """The second time comes so much later: what gets lost often gets lost together."""
 
 _TRANSFER_OVERHEAD: Final = 1024
+_BLOCK_OVERHEAD: Final = 640
+_SYMBOL_OVERHEAD: Final = 80
+"""Octets beyond the object's own, as measured with tracemalloc; a symbol has a place in the set of those seen."""
+_SURPLUS: Final = 64
+_SURPLUS_BLOCK: Final = 4
+"""Symbols beyond K, of sets that were singular: so many in a transfer, and so many for each of its blocks."""
+_MAX_TTL_S: Final = MAX_TTL_MS / 1000
 _REPORT_BYTES: Final = 80
 _DATAGRAM_BYTES: Final = 36
 _NEVER: Final = float("inf")
@@ -70,10 +84,16 @@ class CollectorLimits:
     max_bytes: int = 512 << 20
     max_transfers_per_peer: int = 4096
     max_tombstones: int = 500_000
-    default_ttl_s: float = 60.0
-    """Time to live of transfers without a put header, and how long one with it may stay short of symbols."""
+    """With the transfers that will leave one. A peer has as many as there are free places, hence half of them if it is alone."""
+    idle_s: float = 60.0
+    """How long a transfer may stay short of symbols while no new ones come."""
+    path_ttl_s: float = 900.0
+    """Time to live of transfers without a put header."""
     tombstone_s: float = 30.0
-    """How long a finished put answers at least, and late symbols can't revive it; twice its time to live if that is longer."""
+    """How long a finished put answers, and late symbols can't revive it; twice its time to live if that is longer.
+
+    A peer that needs the place has its oldest ones go earlier, when their own time to live has passed.
+    """
     path_tombstone_s: float = 1.0
     """The same without a put header, where the object id is a path and may rightly come again."""
 
@@ -121,36 +141,46 @@ class _Transfer:
 
     __slots__ = (
         "answered_at",
+        "checked_at",
         "completed_by",
         "decoder",
         "due",
+        "entry",
         "esi",
         "first_at",
         "flags",
         "highest",
-        "keep_s",
         "key",
         "last_at",
         "origin",
         "oti",
         "peer",
+        "progress_at",
         "report_at",
         "report_pause_s",
         "reported_at",
+        "reserved_bytes",
+        "reserved_surplus",
+        "room",
         "sbn",
+        "ttl_s",
         "unreported",
     )  # fmt: skip
 
-    def __init__(self, key: TransferKey, datagram: Datagram, peer: _Peer, now: float) -> None:
+    def __init__(self, key: TransferKey, datagram: Datagram, peer: _Peer, reserved_bytes: int, now: float) -> None:
         self.key = key
         self.oti: ObjectTransmissionInformation = datagram.oti
         self.flags = datagram.flags
         self.peer = peer
-        self.first_at = self.last_at = now
+        self.reserved_bytes = reserved_bytes
+        self.first_at = self.last_at = self.progress_at = self.checked_at = now
         self.answered_at = now
-        self.keep_s = 0.0
+        self.ttl_s = 0.0  # known once the put header is
+        self.room = _symbols(datagram.oti)  # symbols of undecoded blocks that are paid for and have not come
+        self.reserved_surplus = 0
         self.origin: Any = None
-        self.due = _NEVER  # of the one live entry in the timer heap
+        self.due = _NEVER
+        self.entry = _NEVER  # when the one live entry in the timer heap comes up, not after `due`
         self.unreported = 0
         self.report_at = REPORT_EVERY // 2
         self.report_pause_s = 0.0
@@ -168,24 +198,6 @@ class _Transfer:
         state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.completed_by[sbn] + 1)
         return SendState(state, self.origin)
 
-    @property
-    def reserved_bytes(self) -> int:
-        return self.oti.transfer_length + _TRANSFER_OVERHEAD
-
-
-class _Tombstone:
-    """The final state of a transfer, for whoever asks again. None where the sender would take it for something else."""
-
-    __slots__ = ("answered_at", "answers", "due", "oti", "repeat_to", "state")
-
-    def __init__(self, state: TransferState | None, oti: ObjectTransmissionInformation, now: float, due: float) -> None:
-        self.state = state
-        self.oti = oti
-        self.answered_at = now
-        self.answers = 0
-        self.repeat_to: Any = None  # the origin that gets the answer once more, shortly
-        self.due = due
-
 
 class Collector:
     """Receives the datagrams of any number of peers. One thread at a time.
@@ -197,8 +209,8 @@ class Collector:
     def __init__(self, limits: CollectorLimits | None = None) -> None:
         self.limits = limits or CollectorLimits()
         self.stats = CollectorStats()
-        self._transfers: dict[TransferKey, _Transfer] = {}
-        self._tombstones: dict[TransferKey, _Tombstone] = {}
+        self._transfers: OrderedDict[TransferKey, _Transfer] = OrderedDict()  # by `checked_at`
+        self._tombstones = Tombstones(self.limits.tombstone_s)
         self._peers: dict[bytes, _Peer] = {}
         self._bytes = 0
         self._timers: list[tuple[float, int, TransferKey]] = []
@@ -240,27 +252,45 @@ class Collector:
         return self._end(entry, state, now)
 
     def get_timer(self) -> float | None:
-        return self._timers[0][0] if self._timers else None
+        due = self._tombstones.get_timer()
+        if self._timers and self._timers[0][0] < due:
+            due = self._timers[0][0]
+        for transfer in self._transfers.values():
+            due = min(due, transfer.checked_at + self.limits.idle_s)
+            break
+        return due if due < _NEVER else None
 
     def handle_timer(self, now: float) -> Sequence[Event]:
         """Reports of transfers that fell quiet, progress of slow writes, repeated confirmations, expiry."""
         events: list[Event] = []
         timers = self._timers
         while timers and timers[0][0] <= now:
-            due, _, key = heapq.heappop(timers)
+            entry, _, key = heapq.heappop(timers)
             transfer = self._transfers.get(key)
             if transfer is not None:
-                if transfer.due == due:
-                    events += self._handle_transfer_timer(transfer, now)
+                if transfer.entry == entry:
+                    transfer.entry = _NEVER
+                    if transfer.due <= now:
+                        events += self._handle_transfer_timer(transfer, now)
+                    elif transfer.due < _NEVER:
+                        self._schedule(transfer, transfer.due)
                 continue
             tombstone = self._tombstones.get(key)
-            if tombstone is None:
-                continue
-            if tombstone.due <= now:
-                del self._tombstones[key]
-            elif tombstone.repeat_to is not None and tombstone.state is not None:
+            if tombstone is not None and tombstone.repeat_to is not None and tombstone.state is not None:
                 events.append(SendState(tombstone.state, tombstone.repeat_to))
                 tombstone.repeat_to = None
+        while self._transfers:
+            transfer = next(iter(self._transfers.values()))
+            if transfer.checked_at + self.limits.idle_s > now:
+                break
+            if transfer.decoder is not None and (
+                transfer.progress_at + self.limits.idle_s <= now or transfer.first_at + _MAX_TTL_S <= now
+            ):
+                events += self._expire(transfer, now)
+            else:
+                transfer.checked_at = now
+                self._transfers.move_to_end(transfer.key)
+        self._tombstones.sweep(now)
         return events
 
     @property
@@ -280,19 +310,19 @@ class Collector:
     # Collecting
 
     def _open(self, key: TransferKey, datagram: Datagram, now: float) -> _Transfer | None:
-        limits = self.limits
-        peer = self._peers.get(key.peer_key)
-        if peer is None:
-            if len(self._peers) >= _MAX_IDLE_PEERS:
-                self._peers = {name: peer for name, peer in self._peers.items() if peer.transfers}
-            peer = self._peers[key.peer_key] = _Peer()
-        size = datagram.oti.transfer_length + _TRANSFER_OVERHEAD
+        limits, oti = self.limits, datagram.oti
+        try:
+            check_bounds(oti)
+        except MalformedPacket:
+            self.stats.over_limits += 1
+            return None
+        peer = self._peer(key.peer_key)
+        size = oti.transfer_length + _TRANSFER_OVERHEAD + _BLOCK_OVERHEAD * oti.source_blocks + _SYMBOL_OVERHEAD * _symbols(oti)
         if (
-            datagram.oti.transfer_length > limits.max_object_bytes
-            or peer.bytes + size > limits.max_bytes_per_peer
-            or self._bytes + size > limits.max_bytes
+            oti.transfer_length > limits.max_object_bytes
+            or not self._fits(peer, size)
             or peer.transfers >= limits.max_transfers_per_peer
-            or len(self._tombstones) >= limits.max_tombstones
+            or not self._has_place(key.peer_key, peer, now)
         ):
             # Silence, not a refusal: a state that nothing remembers could still be followed by a write.
             self.stats.over_limits += 1
@@ -300,8 +330,26 @@ class Collector:
         peer.bytes += size
         peer.transfers += 1
         self._bytes += size
-        transfer = self._transfers[key] = _Transfer(key, datagram, peer, now)
+        transfer = self._transfers[key] = _Transfer(key, datagram, peer, size, now)
         return transfer
+
+    def _peer(self, peer_key: bytes) -> _Peer:
+        peer = self._peers.get(peer_key)
+        if peer is None:
+            if len(self._peers) >= _MAX_IDLE_PEERS:
+                self._peers = {name: peer for name, peer in self._peers.items() if peer.transfers}
+            peer = self._peers[peer_key] = _Peer()
+        return peer
+
+    def _fits(self, peer: _Peer, size: int) -> bool:
+        return peer.bytes + size <= self.limits.max_bytes_per_peer and self._bytes + size <= self.limits.max_bytes
+
+    def _has_place(self, peer_key: bytes, peer: _Peer, now: float) -> bool:
+        """Whether the peer may have one more transfer or tombstone, if need be in the place of an old one."""
+        free = self.limits.max_tombstones - len(self._tombstones) - len(self._transfers)
+        if self._tombstones.of(peer_key) + peer.transfers < free:
+            return True
+        return self._tombstones.make_place(peer_key, now)
 
     def _collect(self, transfer: _Transfer, decoder: ObjectDecoder, datagram: Datagram, now: float) -> Sequence[Event]:
         sbn, esi = datagram.sbn, datagram.esi
@@ -311,11 +359,16 @@ class Collector:
             transfer.highest[sbn] = esi
         if not decoder.add(sbn, esi, datagram.symbol):
             self.stats.duplicates += 1
-        elif transfer.completed_by[sbn] < 0 and not decoder.missing(sbn):
-            transfer.completed_by[sbn] = esi
-            if decoder.is_complete:
-                return self._decoded(transfer, decoder, now)
-            return (transfer.block_complete(sbn),)
+        elif transfer.completed_by[sbn] < 0:
+            transfer.progress_at = now
+            transfer.room -= 1
+            if not decoder.missing(sbn):
+                transfer.completed_by[sbn] = esi
+                if decoder.is_complete:
+                    return self._decoded(transfer, decoder, now)
+                return (transfer.block_complete(sbn),)
+            if transfer.room < 0 and not self._extend(transfer):
+                return self._expire(transfer, now)
         transfer.unreported += 1
         unreported, since_s = transfer.unreported, now - transfer.reported_at
         if (
@@ -328,6 +381,19 @@ class Collector:
         if transfer.due > now + QUIET_S:
             self._schedule(transfer, now + QUIET_S)
         return _NOTHING
+
+    def _extend(self, transfer: _Transfer) -> bool:
+        """Charge one more symbol than K. False when the transfer has had enough of those, or there is no memory for it."""
+        extra = transfer.reserved_surplus + 1
+        size = transfer.oti.symbol_size + _SYMBOL_OVERHEAD
+        if extra > _SURPLUS + _SURPLUS_BLOCK * transfer.oti.source_blocks or not self._fits(transfer.peer, size):
+            return False
+        transfer.reserved_surplus = extra
+        transfer.room += 1
+        transfer.reserved_bytes += size
+        transfer.peer.bytes += size
+        self._bytes += size
+        return True
 
     def _report(self, transfer: _Transfer, decoder: ObjectDecoder, now: float) -> SendState:
         transfer.unreported = 0
@@ -346,7 +412,7 @@ class Collector:
         transfer.peer.count(sum(transfer.highest) + len(transfer.highest), received)
         transfer.decoder = None
         data = decoder.data()
-        fields, body, ttl_s = None, memoryview(data), self.limits.default_ttl_s
+        fields, body, ttl_s = None, memoryview(data), self.limits.path_ttl_s
         if transfer.has_put_header:
             try:
                 fields, body = split_put_object(data)
@@ -355,7 +421,7 @@ class Collector:
                 refusal = {"Code": "InvalidRequest", "Message": f"gateway: {error}"[:200], "StatusCode": 400}
                 return self._end(transfer, TransferState(StateType.FAILED, transfer.key.object_id, fields=refusal), now)
             ttl_s = fields[TIME_TO_LIVE] / 1000
-            transfer.keep_s = 2 * ttl_s
+            transfer.ttl_s = ttl_s
         expires_at = transfer.first_at + ttl_s
         if now >= expires_at:
             return self._expire(transfer, now)
@@ -371,36 +437,33 @@ class Collector:
         transfer.peer.transfers -= 1
         self._bytes -= transfer.reserved_bytes
         state = replace(state, sbn=transfer.sbn, received=transfer.completed_by[transfer.sbn] + 1)
-        keep_s = max(transfer.keep_s, self.limits.tombstone_s)
-        return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now, keep_s)
+        return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now)
 
     def _bury(
-        self,
-        key: TransferKey,
-        state: TransferState,
-        source: _Transfer | Datagram,
-        origin: Any,
-        is_lossy: bool,
-        now: float,
-        keep_s: float,
+        self, key: TransferKey, state: TransferState, source: _Transfer | Datagram, origin: Any, is_lossy: bool, now: float
     ) -> Sequence[Event]:
         """Leave a tombstone, and give the answer that it will give again."""
         answer: TransferState | None = state
+        oti, keep_s = None, self.limits.tombstone_s
+        spent_at = now + keep_s  # where the time to live is not known
         if not source.has_put_header:
-            keep_s = self.limits.path_tombstone_s
+            oti, keep_s = source.oti, self.limits.path_tombstone_s
+            spent_at = now + keep_s
             answer = TransferState(state.type, state.object_id) if state.type is StateType.COMPLETE else None
-        tombstone = self._tombstones[key] = _Tombstone(answer, source.oti, now, now + keep_s)
-        self._set_timer(tombstone.due, key)
+        elif isinstance(source, _Transfer) and source.ttl_s:
+            keep_s = max(2 * source.ttl_s, keep_s)
+            spent_at = source.first_at + 1.25 * source.ttl_s  # TtlMs, and the time that stray symbols have to settle
+        tombstone = self._tombstones.add(key, answer, oti, now, keep_s, spent_at)
         return self._reply(tombstone, key, origin, is_lossy, now)
 
-    def _answer(self, tombstone: _Tombstone, key: TransferKey, origin: Any, now: float) -> Sequence[Event]:
+    def _answer(self, tombstone: Tombstone, key: TransferKey, origin: Any, now: float) -> Sequence[Event]:
         """Somebody asks about a finished transfer: by a late symbol of its flight, by a new one, by a cancel."""
         is_question = now - tombstone.answered_at >= ECHO_S
         if not is_question and tombstone.answers > 1:
             return _NOTHING
         return self._reply(tombstone, key, origin, is_question, now)
 
-    def _reply(self, tombstone: _Tombstone, key: TransferKey, origin: Any, twice: bool, now: float) -> Sequence[Event]:
+    def _reply(self, tombstone: Tombstone, key: TransferKey, origin: Any, twice: bool, now: float) -> Sequence[Event]:
         if tombstone.state is None:
             return _NOTHING
         tombstone.answered_at = now
@@ -425,11 +488,11 @@ class Collector:
 
     def _cancel_unknown(self, key: TransferKey, datagram: Datagram, origin: Any, now: float) -> Sequence[Event]:
         """A cancel that overtook its transfer, or whose transfer never arrived: symbols that come later find a tombstone."""
-        if not datagram.has_put_header or len(self._tombstones) >= self.limits.max_tombstones:
+        if not datagram.has_put_header or not self._has_place(key.peer_key, self._peer(key.peer_key), now):
             return _NOTHING
         self.stats.cancelled += 1
         state = TransferState(StateType.CANCELLED, key.object_id)
-        return self._bury(key, state, datagram, origin, False, now, self.limits.tombstone_s)
+        return self._bury(key, state, datagram, origin, False, now)
 
     def _expire(self, transfer: _Transfer, now: float) -> Sequence[Event]:
         self.stats.expired += 1
@@ -439,7 +502,9 @@ class Collector:
 
     def _schedule(self, transfer: _Transfer, due: float) -> None:
         transfer.due = due
-        self._set_timer(due, transfer.key)
+        if due < transfer.entry:
+            transfer.entry = due
+            self._set_timer(due, transfer.key)
 
     def _set_timer(self, due: float, key: TransferKey) -> None:
         self._sequence += 1
@@ -451,21 +516,21 @@ class Collector:
         if decoder is None:
             transfer.answered_at = now
             return (transfer.block_complete(transfer.sbn),)
-        expires_at = transfer.first_at + self.limits.default_ttl_s
-        if now >= expires_at:
-            return self._expire(transfer, now)
-        quiet_at = transfer.last_at + QUIET_S
         if transfer.unreported * (transfer.oti.symbol_size + _DATAGRAM_BYTES) < _REPORT_BYTES:
-            self._schedule(transfer, expires_at)
             return _NOTHING
+        quiet_at = transfer.last_at + QUIET_S
         if now < quiet_at:
             self._schedule(transfer, quiet_at)
             return _NOTHING
-        self._schedule(transfer, expires_at)
         report = self._report(transfer, decoder, now)
         return (report._replace(copies=2),) if transfer.peer.is_lossy else (report,)
 
 
-def _starts_anew(datagram: Datagram, tombstone: _Tombstone, now: float) -> bool:
+def _symbols(oti: ObjectTransmissionInformation) -> int:
+    """Source symbols of all blocks."""
+    return -(-oti.transfer_length // oti.symbol_size)
+
+
+def _starts_anew(datagram: Datagram, tombstone: Tombstone, now: float) -> bool:
     """Whether a path (no put header) is being sent again, rather than a symbol of the finished transfer being late."""
     return not datagram.has_put_header and (datagram.oti != tombstone.oti or now >= tombstone.due)
