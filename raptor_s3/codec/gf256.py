@@ -5,10 +5,13 @@ Symbols are rows of uint8 arrays. Imported only by the numpy twin, so that a pro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 Octets = npt.NDArray[np.uint8]
+Rows = Octets | Sequence[Octets]  # symbols: a matrix, or one array each
 
 
 def _tables() -> tuple[Octets, Octets]:
@@ -31,7 +34,10 @@ PRODUCT, INVERSE = _tables()  # PRODUCT[a, b] = a * b; INVERSE[a] = 1 / a, INVER
 
 def double(values: Octets) -> Octets:
     """2 * values."""
-    return (values << np.uint8(1)) ^ ((values >> np.uint8(7)) * np.uint8(0x1D))
+    carry = (values.view(np.int8) >> np.int8(7)).view(np.uint8)  # all ones where the top bit is lost
+    carry &= np.uint8(0x1D)
+    carry ^= values << np.uint8(1)
+    return carry
 
 
 def eliminate(matrix: Octets, columns: int) -> int:
@@ -52,13 +58,13 @@ def eliminate(matrix: Octets, columns: int) -> int:
     return rank
 
 
-def binary_product(bits: Octets, rows: Octets) -> Octets:
+def binary_product(bits: Octets, rows: Rows) -> Octets:
     """The sums of `rows` (terms x size) that each row of `bits` (n x terms, zeros and ones) picks.
 
     Four Russians: for each group of k rows all 2^k sums are made once, and each row of bits picks one of them.
     """
     count, terms = bits.shape
-    size = rows.shape[1]
+    size = len(rows[0])
     group = min(range(2, 9), key=lambda k: ((1 << k) + 2 * count) / k)  # a sum costs about half of what a pick does
     groups = -(-terms // group)
     padded = np.zeros((count, groups * group), np.uint8)
@@ -74,7 +80,7 @@ def binary_product(bits: Octets, rows: Octets) -> Octets:
             at = group * number + i
             if at < terms:
                 np.bitwise_xor(sums[: 1 << i], rows[at], out=sums[1 << i : 2 << i])
-        np.take(sums, picks[number], axis=0, out=picked, mode="clip")
+        sums.take(picks[number], axis=0, out=picked, mode="clip")
         total ^= picked
     return total
 
@@ -87,7 +93,7 @@ def join_planes(planes: Octets) -> Octets:
     return result
 
 
-def product(coefficients: Octets, rows: Octets) -> Octets:
+def product(coefficients: Octets, rows: Rows) -> Octets:
     """The matrix product of (n x terms) coefficients and (terms x size) rows: eight binary products at once."""
     count, terms = coefficients.shape
     planes = np.unpackbits(coefficients[None], axis=0, bitorder="little").reshape(8 * count, terms)

@@ -18,6 +18,7 @@ Invariant: the result is C, or else how many more symbols are needed at least, e
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -202,6 +203,8 @@ def solve(code: Code, isis: Sequence[int], symbols: Octets) -> tuple[Solution | 
 def encode(code: Code, isis: Sequence[int], intermediate: Octets) -> Octets:
     """Encoding symbols `isis` from the intermediate symbols: Enc[] (RFC 6330 5.3.5.3)."""
     out = np.empty((len(isis), intermediate.shape[1]), np.uint8)
-    for i, isi in enumerate(isis):
-        out[i] = np.bitwise_xor.reduce(intermediate[lt_row(code, isi)], axis=0)
+    for at in range(0, len(isis), 64):  # at a time, for the rows that are summed are copied first
+        rows = [lt_row(code, isi) for isi in isis[at : at + 64]]
+        starts = np.cumsum([0, *map(len, rows[:-1])])
+        np.bitwise_xor.reduceat(intermediate[list(chain(*rows))], starts, axis=0, out=out[at : at + 64])
     return out

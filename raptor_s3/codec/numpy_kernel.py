@@ -19,7 +19,7 @@ from raptor_s3.codec.rows import Code, code_of
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from raptor_s3.codec.gf256 import Octets
+    from raptor_s3.codec.gf256 import Octets, Rows
 
 _MAX_ESI = 0xFFFFFF
 
@@ -52,9 +52,8 @@ class _Generator:
         marks = masks >> np.arange(self.code.hdpc, dtype=np.uint16) & np.uint16(1)
         return bits, marks.astype(np.uint8)
 
-    def apply(self, isis: list[int], source: Octets) -> Octets:
-        """The values of encoding symbols `isis` for source symbols (K x T)."""
-        bits, marks = self.rows(isis)
+    def apply(self, bits: Octets, marks: Octets, source: Rows) -> Octets:
+        """Their values for source symbols (K x T)."""
         count, terms = len(bits), len(source)
         if count <= self.code.hdpc:
             return gf256.product((bits ^ gf256.binary_product(marks, self.frees))[:, :terms], source)
@@ -161,7 +160,7 @@ def write_packets(
         isis = [esi + code.padded - symbols for esi in range(first_esi + own, first_esi + count)]
         generator = _Generator.of(plan, code)
         if generator is not None:
-            slots[own:, slot - size :] = generator.apply(isis, source)
+            slots[own:, slot - size :] = generator.apply(*generator.rows(isis), source)
         else:
             _require(len(intermediate) == code.total * size, "neither a generator nor intermediate symbols")  # type: ignore[arg-type]
             slots[own:, slot - size :] = inactivation.encode(code, isis, _octets(intermediate).reshape(-1, size))
@@ -210,27 +209,27 @@ def decode(
         return len(held), symbols - len(held), None
     slots = np.lib.stride_tricks.as_strided(octets[offset:], (count, size), (stride, 1))
     own = int(np.searchsorted(held, symbols))
-    place = np.zeros(symbols, np.int64)
-    place[held[:own]] = at[first[:own]]
-    block = slots[place]
+    rows = [np.zeros(size, np.uint8)] * symbols  # the block, without a copy of what is held
+    for esi, i in zip(held[:own].tolist(), at[first[:own]].tolist(), strict=True):
+        rows[esi] = slots[i]
     if own < symbols:
         generator = _Generator.of(plan, code)
         is_lost = np.ones(symbols, np.bool_)
         is_lost[held[:own]] = False
         lost = np.flatnonzero(is_lost).tolist()
-        block[lost] = 0
         repaired = slots[at[first[own:]]]
         isis = (held[own:] + (code.padded - symbols)).tolist()
         if generator is None or len(lost) > 48 + symbols // 16:  # as in _block.c
-            missing = _restore_sparse(code, block, lost, isis, repaired)
+            missing = _restore_sparse(code, rows, lost, isis, repaired)
         else:
-            missing = _restore_dense(generator, block, lost, isis, repaired)
+            missing = _restore_dense(generator, rows, lost, isis, repaired)
         if missing:
             return len(held), missing, None
-    return len(held), 0, block.reshape(-1)[:length].tobytes()
+    rows[-1] = rows[-1][: length - (symbols - 1) * size]
+    return len(held), 0, b"".join([row.data for row in rows])
 
 
-def _restore_dense(generator: _Generator, block: Octets, lost: list[int], isis: list[int], repaired: Octets) -> int:
+def _restore_dense(generator: _Generator, block: list[Octets], lost: list[int], isis: list[int], repaired: Octets) -> int:
     """Fill in the lost rows of `block` (zero before) from repair symbols; 0, or how many more are needed."""
     bits, marks = generator.rows(isis)
     coefficients = bits[:, lost] ^ gf256.binary_product(marks, generator.frees[:, lost])
@@ -238,20 +237,23 @@ def _restore_dense(generator: _Generator, block: Octets, lost: list[int], isis: 
     rank = gf256.eliminate(system, len(lost))
     if rank < len(lost):
         return len(lost) - rank
-    syndromes = generator.apply(isis, block) ^ repaired
-    block[lost] = gf256.product(np.ascontiguousarray(system[: len(lost), len(lost) :]), syndromes)
+    syndromes = generator.apply(bits, marks, block) ^ repaired
+    restored = gf256.product(np.ascontiguousarray(system[: len(lost), len(lost) :]), syndromes)
+    for esi, row in zip(lost, restored, strict=True):
+        block[esi] = row
     return 0
 
 
-def _restore_sparse(code: Code, block: Octets, lost: list[int], isis: list[int], repaired: Octets) -> int:
+def _restore_sparse(code: Code, block: list[Octets], lost: list[int], isis: list[int], repaired: Octets) -> int:
     missing = set(lost)
     kept = [esi for esi in range(len(block)) if esi not in missing]
     padding = range(len(block), code.padded)
-    symbols = np.concatenate([block[kept], np.zeros((len(padding), block.shape[1]), np.uint8), repaired])
+    symbols = np.stack([*(block[esi] for esi in kept), *(block[lost[0]] for _ in padding), *repaired])
     solution, needed = inactivation.solve(code, [*kept, *padding, *isis], symbols)
     if solution is None:
         return needed
-    block[lost] = inactivation.encode(code, lost, solution.symbols())
+    for esi, row in zip(lost, inactivation.encode(code, lost, solution.symbols()), strict=True):
+        block[esi] = row
     return 0
 
 
