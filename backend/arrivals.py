@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from backend.transfers import Shape, TransferKey, check_bounds
+from backend.transfers import Shape, TransferKey
 from raptor_s3.errors import MalformedPacket
+from raptor_s3.transfer.bounds import check_bounds
 from raptor_s3.wire.datagram import parse_datagram
 from raptor_s3.wire.gateway_message import GatewayMessage, parse_messages
 

@@ -1,26 +1,19 @@
-"""What a transfer is called, and how large a stranger may make it.
+"""What a transfer is called, and what its first symbol pins.
 
 State is keyed by (PeerKey, object id): a peer can neither see nor spoil another peer's transfers, and a transfer id is 128
-random bits. The bounds are checked on every datagram before anything is stored, counted or allocated for it.
+random bits.
 
-Invariant: an OTI that `check_bounds` let pass costs at most `MAX_OBJECT_BYTES` of storage and `MAX_BLOCK_BYTES` of one decoder.
+Invariant: a Shape's text is the same wherever the transfer's datagrams are looked at.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from raptor_s3.codec import ObjectTransmissionInformation
-from raptor_s3.errors import MalformedPacket
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, Datagram
-
-MAX_OBJECT_BYTES: Final = 128 << 20
-"""A little over 255 source blocks of 512 KiB, the most that the datagram's rule for T and Z can describe."""
-MAX_BLOCK_BYTES: Final = 1 << 20
-MAX_BLOCK_SYMBOLS: Final = 4096
-"""The sender's rule gives at most 2,048 (DESIGN 3.1)."""
 
 
 class TransferKey(NamedTuple):
@@ -58,15 +51,6 @@ class Shape(NamedTuple):
     @property
     def has_put_header(self) -> bool:
         return bool(self.flags & FLAG_PUT_HEADER)
-
-
-def check_bounds(oti: ObjectTransmissionInformation) -> None:
-    """Raises MalformedPacket for an object, a block or a K larger than any sender of ours makes."""
-    symbols = oti.block_symbols(0)
-    if oti.transfer_length > MAX_OBJECT_BYTES:
-        raise MalformedPacket(f"object of {oti.transfer_length} octets is larger than {MAX_OBJECT_BYTES}")
-    if symbols > MAX_BLOCK_SYMBOLS or symbols * oti.symbol_size > MAX_BLOCK_BYTES:
-        raise MalformedPacket(f"source block of {symbols} symbols of {oti.symbol_size} octets")
 
 
 def block_oti(oti: ObjectTransmissionInformation, sbn: int) -> ObjectTransmissionInformation:

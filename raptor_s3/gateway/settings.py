@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT: Final = 51820
 MIN_MEMORY: Final = 16 << 20
 _MAX_OBJECT: Final = 64 << 20
-_TOMBSTONE_BYTES: Final = 1024
+_TOMBSTONE_BYTES: Final = 704
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 

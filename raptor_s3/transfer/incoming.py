@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.codec import ObjectDecoder
 from raptor_s3.errors import MalformedPacket
-from raptor_s3.transfer.bounds import check_bounds
+from raptor_s3.transfer.bounds import CollectorLimits, check_bounds
 from raptor_s3.transfer.events import CancelWrite, Event, ObjectReady, SendState, TransferKey
 from raptor_s3.transfer.tombstones import Tombstones
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER
@@ -73,29 +73,6 @@ _DATAGRAM_BYTES: Final = 36
 _NEVER: Final = float("inf")
 _MAX_IDLE_PEERS: Final = 10_000
 _NOTHING: Final[tuple[Event, ...]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CollectorLimits:
-    """Bounds of one Collector. Sizes in octets (of objects being collected or written), times in seconds."""
-
-    max_object_bytes: int = 64 << 20
-    max_bytes_per_peer: int = 128 << 20
-    max_bytes: int = 512 << 20
-    max_transfers_per_peer: int = 4096
-    max_tombstones: int = 500_000
-    """With the transfers that will leave one. A peer has as many as there are free places, hence half of them if it is alone."""
-    idle_s: float = 60.0
-    """How long a transfer may stay short of symbols while no new ones come."""
-    path_ttl_s: float = 900.0
-    """Time to live of transfers without a put header."""
-    tombstone_s: float = 30.0
-    """How long a finished put answers, and late symbols can't revive it; twice its time to live if that is longer.
-
-    A peer that needs the place has its oldest ones go earlier, when their own time to live has passed.
-    """
-    path_tombstone_s: float = 1.0
-    """The same without a put header, where the object id is a path and may rightly come again."""
 
 
 @dataclass(slots=True)

@@ -28,7 +28,6 @@ def test_a_wait_of_four_hundred_digits_is_no_crash():
     client.sender.receive_state(TransferState(StateType.PACKETS, transfer.object_id, 0, 1, fields), network.now)
 
 
-@pytest.mark.xfail(strict=True, reason="transfer/incoming.py _handle_transfer_timer: default_ttl_s ends what makes progress")
 def test_an_object_that_needs_more_than_a_minute_arrives_within_its_timeout():
     """`--transport raptor` waits a second per megabit; the receiver gives up after 60 s, however fast symbols come."""
     network = Network()
