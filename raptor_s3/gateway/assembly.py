@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError
@@ -23,6 +22,7 @@ from raptor_s3.gateway.replies import ReplyQueue
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.gateway.server import Server
 from raptor_s3.gateway.stats import Stats
+from raptor_s3.net import clock
 from raptor_s3.transfer.incoming import Collector
 from raptor_s3.wireguard.keys import key_to_base64
 from raptor_s3.wireguard.listener import Listener
@@ -97,7 +97,7 @@ class Gateway:
             self._peers.policy,
             self.stats,
             send=self.server.send,
-            clock=time.monotonic,
+            clock=clock.now,
             legacy=settings.legacy,
         )
         self.server.attach(self._direct)

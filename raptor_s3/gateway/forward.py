@@ -26,6 +26,7 @@ from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.batching import Batcher, Envelope, message_bytes
 from raptor_s3.gateway.endpoint import plain_address
 from raptor_s3.gateway.workers import Completions, WorkerPool
+from raptor_s3.net import clock
 from raptor_s3.wire.datagram import parse_datagram
 from raptor_s3.wire.gateway_message import (
     GatewayMessage,
@@ -161,7 +162,7 @@ class Forwarder:
         encoded_key = base64.b64encode(peer_key).decode()
         remote = Remote(*plain_address(origin.address), encoded_key)
         self._remember(remote, origin)
-        envelope = Envelope(data, peer_key, (remote, origin), time.time() - max(0.0, time.monotonic() - now))
+        envelope = Envelope(data, peer_key, (remote, origin), time.time() - max(0.0, clock.now() - now))
         if not self._batcher.add(envelope, datagram, now):
             self._stats.dropped_full += 1
 

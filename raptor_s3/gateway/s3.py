@@ -17,10 +17,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.gateway.workers import Completions, WorkerPool
+from raptor_s3.net import clock
 from raptor_s3.receiver import s3_answers
 from raptor_s3.receiver.outcome import CANCELLED, Outcome, given_up
 from raptor_s3.wire.transfer_state import StateType
@@ -46,7 +46,7 @@ class S3Sink:
         *,
         workers: int = 16,
         limit: int = 1024,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.now,
     ) -> None:
         self._client = client
         self._completions = completions

@@ -12,12 +12,12 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
-import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from raptor_s3.errors import SessionExpired
 from raptor_s3.gateway.peers import PLAINTEXT_PEER
 from raptor_s3.gateway.workers import Completions
+from raptor_s3.net import clock
 from raptor_s3.wireguard.listener import Data
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Server:
         self.completions = Completions(self._wake)
         self._receiver: Receiver
         self._drain_until = 0.0
-        self._next_expiry = time.monotonic() + EXPIRE_EVERY_S
-        self._next_stats = time.monotonic() + stats_interval_s
+        self._next_expiry = clock.now() + EXPIRE_EVERY_S
+        self._next_stats = clock.now() + stats_interval_s
 
     def attach(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -96,7 +96,7 @@ class Server:
         if origin.session is None:
             origin.endpoint.send(payload, origin.address)
         else:
-            now = time.monotonic()
+            now = clock.now()
             try:
                 message = origin.session.seal(payload, now)
             except SessionExpired:
@@ -117,7 +117,7 @@ class Server:
                 selector.register(endpoint, selectors.EVENT_READ, endpoint)
             try:
                 while not self._is_done():
-                    ready = selector.select(max(0.0, self._next_timer() - time.monotonic()))
+                    ready = selector.select(max(0.0, self._next_timer() - clock.now()))
                     try:
                         self._turn([key.data for key, _ in ready])
                         failures = 0
@@ -149,7 +149,7 @@ class Server:
             elif not self._drain_until:
                 self._read(endpoint)
         self.completions.run()
-        now = time.monotonic()
+        now = clock.now()
         if (timer := self._receiver.get_timer()) is not None and timer <= now:
             self._receiver.handle_timer(now)
         self._receiver.flush(now)
@@ -191,7 +191,7 @@ class Server:
         take = self._take_plaintext if endpoint.is_plaintext else self._take_sealed
         count = 0
         while count < BATCH and (burst := endpoint.receive()):
-            count += take(endpoint, burst, time.monotonic())
+            count += take(endpoint, burst, clock.now())
 
     def _take_sealed(self, endpoint: Endpoint, burst: Burst, now: float) -> int:
         """Datagrams that must be WireGuard messages; how many there were."""
@@ -219,11 +219,11 @@ class Server:
         if self._listener is None:
             return None
         heir = self._listener.session_at(session.peer_key, address)
-        return None if heir is None or heir.is_expired(time.monotonic()) else heir
+        return None if heir is None or heir.is_expired(clock.now()) else heir
 
     def _begin_drain(self) -> None:
         if not self._drain_until:
-            now = time.monotonic()
+            now = clock.now()
             self._drain_until = now + DRAIN_S
             _log.info("stopping: %d still under way", self._receiver.load)
             self._receiver.drain(now)
@@ -231,7 +231,7 @@ class Server:
     def _is_done(self) -> bool:
         if not self._drain_until:
             return False
-        return not self._receiver.load or time.monotonic() >= self._drain_until
+        return not self._receiver.load or clock.now() >= self._drain_until
 
     def _unregister(self, selector: selectors.BaseSelector) -> None:
         """Nothing more is read: new transfers find nobody, and their senders turn to HTTPS or to the next gateway."""

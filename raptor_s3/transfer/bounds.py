@@ -1,4 +1,4 @@
-"""How large a stranger may make an object's parts, which every receiver checks before it allocates anything; and a Collector's limits.
+"""How large a stranger may make an object's parts, which every receiver checks first; and the limits of a Collector.
 
 Invariant: an OTI that `check_bounds` let pass costs at most `MAX_OBJECT_BYTES` of storage and `MAX_BLOCK_BYTES` of one decoder.
 """

@@ -107,7 +107,6 @@ def test_nothing_is_written_past_the_put_headers_time_to_live_however_steadily_s
     assert {state.type for _, state in rig.finals()} == {StateType.CANCELLED}
 
 
-@pytest.mark.xfail(strict=True, reason="gateway/assembly.py, s3.py: time.monotonic stands still during suspend")
 def test_a_time_to_live_goes_on_during_suspend():
     assert inspect.signature(S3Sink).parameters["clock"].default is clock.now
 

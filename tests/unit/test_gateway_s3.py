@@ -17,6 +17,7 @@ from raptor_s3.gateway.aws import disable_plugin
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.gateway.sink import ObjectWrite
 from raptor_s3.gateway.workers import Completions
+from raptor_s3.net import clock
 from raptor_s3.wire.put_header import crc32_field
 from raptor_s3.wire.transfer_state import StateType
 
@@ -126,7 +127,7 @@ class Rig:
 
     def submit(self, key="k", ttl_s=20.0, **parameters):
         parameters = {"Bucket": "b", "Key": key, "ChecksumCRC32": crc32_field(BODY), **parameters}
-        write = ObjectWrite(parameters, memoryview(BODY), time.monotonic() + ttl_s)
+        write = ObjectWrite(parameters, memoryview(BODY), clock.now() + ttl_s)
         assert self.sink.submit(write, lambda outcome: self.outcomes.__setitem__(key, outcome))
         return write
 
@@ -255,7 +256,7 @@ def test_a_full_sink_refuses(s3):
     rig.submit("1")
     assert s3.entered.wait(5)
     rig.submit("2")
-    refused = ObjectWrite({"Bucket": "b", "Key": "3"}, memoryview(BODY), time.monotonic() + 5)
+    refused = ObjectWrite({"Bucket": "b", "Key": "3"}, memoryview(BODY), clock.now() + 5)
     assert not rig.sink.submit(refused, lambda _: None)
     s3.hold.set()
     rig.outcome("2")

@@ -13,6 +13,7 @@ from raptor_s3.errors import ConfigError
 from raptor_s3.gateway.endpoint import Endpoint, plain_address
 from raptor_s3.gateway.server import Origin, Server
 from raptor_s3.gateway.stats import Stats
+from raptor_s3.net import clock
 from raptor_s3.wireguard.keys import generate_private_key, public_key
 from raptor_s3.wireguard.listener import Listener, PeerConfig
 from raptor_s3.wireguard.tunnel import Tunnel
@@ -56,7 +57,7 @@ class Rig:
 
     def shake(self, age_s: float = 0.0) -> Origin:
         """A session that is `age_s` old, heard from once; where its datagram came from."""
-        then = time.monotonic() - age_s
+        then = clock.now() - age_s
         source = self.client.getsockname()
         (answer,) = self.listener.receive(self.tunnel.initiation(then, time.time() - age_s), source, then)
         session = self.tunnel.receive(answer.message, then).session
