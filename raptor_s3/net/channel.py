@@ -4,15 +4,17 @@
     handshake(now)    -> messages to send, to start or go on with one
     receive(message)  -> the plaintext, if it was data; `renewed` says that a handshake has been completed
 
-Invariant: a session that did not answer (`suspect`) is never handed out again; one of another process, or of a new handshake, is.
+Invariants: a session that did not answer (`suspect`) is never handed out again; one of another process or a new handshake is.
+While datagrams of a put are out (`is_committed`), the session store's troubles never surface: the channel goes on in memory.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from raptor_s3.errors import HandshakeTimeout
+from raptor_s3.errors import ConfigError, HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.session_store import SessionStore, endpoint_id
 from raptor_s3.wireguard.constants import REKEY_AFTER_TIME
@@ -21,10 +23,15 @@ from raptor_s3.wireguard.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
 from raptor_s3.wireguard.tunnel import Data, HandshakeComplete, Tunnel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
     from raptor_s3.net.settings import EndpointSettings
     from raptor_s3.wireguard.session import Session
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 RETRANSMIT_S: Final = 0.4
 """An initiation is repeated after this long, when no round trip is known; WireGuard's own 5 s would outlast a put's patience."""
@@ -50,6 +57,8 @@ class Channel(Protocol):
     fresh_until: float
     is_handshaking: bool
     handshake_started_at: float
+    is_committed: Callable[[], bool]
+    """Whether datagrams of a put are out: an exception would then end it while it may still be written."""
 
     @property
     def fresh(self) -> Sealer | None:
@@ -96,6 +105,18 @@ class WireGuardChannel:
         self.fresh: Session | None = None
         self.fresh_until = 0.0
         self._data_head = b""  # how the data messages of `fresh` begin
+        self.is_committed: Callable[[], bool] = _is_never
+
+    def _ask(self, question: Callable[[SessionStore], _T]) -> _T:
+        """The store's answer; that of an empty one when it is unusable and a put is under way. Else raises ConfigError."""
+        try:
+            return question(self._store)
+        except ConfigError as error:
+            if not self.is_committed():
+                raise
+            _log.warning("%s; going on in memory only", error)
+            self._store = SessionStore(None)
+            return question(self._store)
 
     def acquire(self, now: float) -> Session | None:
         session = self._session
@@ -117,7 +138,7 @@ class WireGuardChannel:
         if self._has_looked:
             return None
         self._has_looked = True
-        session = self._store.load(self._endpoint, now)
+        session = self._ask(lambda store: store.load(self._endpoint, now))
         if session is None or session.local_index in self._suspects:
             return None
         self._tunnel.adopt(session)
@@ -130,15 +151,15 @@ class WireGuardChannel:
         if session is None or session is not sealer:
             return
         self._suspects.add(session.local_index)
-        newer = self._store.load_newer(self._endpoint, session, now)
+        self._session = None
+        self.fresh_until = 0.0
+        newer = self._ask(lambda store: store.load_newer(self._endpoint, session, now))
         if newer is not None and newer.local_index not in self._suspects:
             self._tunnel.adopt(newer)
             self._session = newer
             self.renewed = True
-            return
-        self._session = None
-        self._has_looked = True
-        self.fresh_until = 0.0
+        else:
+            self._has_looked = True
 
     def handshake(self, now: float) -> bytes | None:
         """Start a handshake, or go on with it: an initiation when one is due."""
@@ -163,7 +184,7 @@ class WireGuardChannel:
         """One process shakes hands, the others wait for what comes of it."""
         if now < self._claim_at:
             return None
-        if not self._store.claim_handshake(self._endpoint):
+        if not self._ask(lambda store: store.claim_handshake(self._endpoint)):
             self._has_looked = False
             if self._look(now) is not None:
                 self._complete()
@@ -176,7 +197,7 @@ class WireGuardChannel:
         return self._tunnel.initiation(now, self._unix_time())
 
     def _unix_time(self) -> float:
-        return self._store.next_unix_time(self._endpoint, clock.wall_time())
+        return self._ask(lambda store: store.next_unix_time(self._endpoint, clock.wall_time()))
 
     def abandon_handshake(self) -> None:
         self.is_handshaking = False
@@ -207,21 +228,26 @@ class WireGuardChannel:
             return event.plaintext
         if isinstance(event, HandshakeComplete):
             self.handshake_rtt_s = now - self._initiated_at if self._initiations == 1 else None
-            self._session = event.session
-            self._store.save(self._endpoint, event.session, now)
+            session = self._session = event.session
             self._complete()
+            self._ask(lambda store: store.save(self._endpoint, session, now))
         return None
 
     def rest(self) -> None:
         """Nothing is under way: keep what the next process should know."""
-        if self._session is not None:
-            self._store.note_received(self._endpoint, self._session)
+        session = self._session
+        if session is not None:
+            self._ask(lambda store: store.note_received(self._endpoint, session))
 
     def load_learned(self) -> dict[str, Any]:
         return self._store.load_learned(self._endpoint)
 
     def save_learned(self, changes: dict[str, Any]) -> None:
-        self._store.update_learned(self._endpoint, changes)
+        self._ask(lambda store: store.update_learned(self._endpoint, changes))
+
+
+def _is_never() -> bool:
+    return False
 
 
 class _PlainSealer:
@@ -251,6 +277,7 @@ class PlainChannel:
 
     def __init__(self) -> None:
         self.fresh: Sealer | None = _PlainSealer()
+        self.is_committed: Callable[[], bool] = _is_never
 
     def acquire(self, now: float) -> Sealer | None:
         return self.fresh

@@ -2,17 +2,20 @@
 
 A blocking put needs no second thread. Whoever waits first is the *leader*: it polls the socket and runs the timers for all, and
 wakes the others (the *followers*) when their puts have ended. When its own put ends it hands over to a follower. Only
-`submit` keeps a thread, the *pump*, which leads while nobody else does. All state is behind one lock, released while
-the leader waits.
+`submit` keeps threads: the *pump*, which leads while nobody else does, and one that resolves futures, since their callbacks
+may do anything. All state is behind one lock, released while the leader waits.
 
-Invariants: while a put is under way somebody leads or has been told to; after a fork the child shares nothing with its parent.
+Invariants: while a put is under way somebody leads or has been told to; after a fork the child shares nothing with its parent;
+only the thread that took the lock releases it, however often it is interrupted.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
+import queue
 import threading
 import weakref
 from concurrent.futures import Future
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from raptor_s3.errors import HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.channel import PlainChannel, WireGuardChannel
-from raptor_s3.net.link import Link, Put, new_transfer_id
+from raptor_s3.net.link import PAUSE_S, Link, Put, new_transfer_id
 from raptor_s3.net.session_store import DEFAULT, SessionStore
 from raptor_s3.net.settings import EndpointSettings
 from raptor_s3.net.udp import Readiness, resolve
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel
 
 __all__ = ["Confirm", "EndpointSettings", "Engine", "PutOutcome", "TransferStats"]
+
+_log = logging.getLogger(__name__)
 
 RECEIVE_LIMIT: Final = 256
 _MAX_WAIT_S: Final = 3600.0
@@ -52,6 +57,25 @@ class LinkStatus(NamedTuple):
     loss: float
     rate: float | None
     handshake_s: float | None
+
+
+class PutFuture(Future[PutOutcome]):
+    """The outcome of one put."""
+
+    def __init__(self, engine: Engine, link: Link, put: Put) -> None:
+        super().__init__()
+        self._engine = engine
+        self._link = link
+        self._put = put
+        self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """Ask for an end, as asyncio.Task.cancel does. False: the put has ended already.
+
+        A write can't be taken back, so the future is done only when the receiver has acknowledged (TransferCancelled), when
+        the object turns out to be there, or when the time is up. It is never `cancelled()`.
+        """
+        return not self.done() and self._engine._cancel(self._link, self._put)
 
 
 class Engine:
@@ -73,8 +97,11 @@ class Engine:
             return engine
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant only for its exact knowledge of its owner: `_take_lock` refuses to be called twice.
+        self._lock: Any = threading.RLock()
         self._open_lock = threading.Lock()
+        self._lookup_failed_at = float("-inf")
+        self._lookup_error = ""
         self._link: Link | None = None
         self._readiness: Readiness | None = None
         self._watched = -1
@@ -83,6 +110,8 @@ class Engine:
         self._followers: list[Put] = []
         self._pump: threading.Thread | None = None
         self._pump_wake = threading.Event()
+        self._resolver: threading.Thread | None = None
+        self._resolvable: queue.SimpleQueue[Put] = queue.SimpleQueue()
         self._futures = 0
         self._is_closing = False
 
@@ -117,9 +146,9 @@ class Engine:
         return self._wait(link, Put(link.build_probe(timeout_s, started_at)), started_at)
 
     def _wait(self, link: Link, put: Put, started_at: float) -> PutOutcome:
-        lock = self._lock
-        lock.acquire()
+        self._refuse_reentry()
         try:
+            self._lock.acquire()
             link.add(put, started_at)
             self._advance(link, clock.now())
             while not put.is_done:
@@ -128,12 +157,33 @@ class Engine:
                 else:
                     self._follow(put)
         finally:
+            if self._lock._is_owned():
+                self._leave(link, put)
+            else:  # a second interrupt came while the lock was somebody else's
+                with contextlib.suppress(RuntimeError):
+                    threading.Thread(target=self._leave_later, args=(link, put), daemon=True).start()
+        return _outcome(put, clock.now() - started_at)
+
+    def _leave(self, link: Link, put: Put) -> None:
+        """The caller of `put` goes away. Releases the lock."""
+        try:
             if not put.is_done:
                 link.abandon(put, clock.now())
             if self._leader is None and (self._followers or self._futures):
                 self._hand_over()
-            lock.release()
-        return _outcome(put, clock.now() - started_at)
+        finally:
+            self._lock.release()
+
+    def _leave_later(self, link: Link, put: Put) -> None:
+        self._lock.acquire()
+        with contextlib.suppress(ValueError):
+            self._followers.remove(put)
+        self._leave(link, put)
+
+    def _refuse_reentry(self) -> None:
+        """A signal handler that has interrupted this very thread in here would use counters twice."""
+        if self._lock._is_owned():
+            raise RuntimeError("the engine is not reentrant: a signal handler or finalizer can't use it")
 
     def submit(
         self,
@@ -144,20 +194,36 @@ class Engine:
         confirm: Confirm | str = Confirm.FILE,
         object_id: str | None = None,
     ) -> Future[PutOutcome]:
-        """The same, without waiting. Cancelling the future before it is done cancels the put."""
+        """The same, without waiting. Keeps a copy of a body that may change. For `cancel` see PutFuture.
+
+        Callbacks of all futures run in one thread, one after the other; they may use the engine.
+        """
         started_at = clock.now()
         link = self._open()
+        body = body if type(body) is bytes else bytes(body)
         put = Put(link.build(self._request(link, fields, body, timeout_s, confirm, object_id), started_at))
-        future: Future[PutOutcome] = Future()
-        future.set_running_or_notify_cancel()
+        future = PutFuture(self, link, put)
         put.future = (future, started_at)
+        self._refuse_reentry()
         with self._lock:
+            if self._resolver is None:
+                self._resolver = threading.Thread(target=self._run_resolver, name="raptor-s3-futures", daemon=True)
+                self._resolver.start()
             link.add(put, started_at)
             self._futures += 1
             self._advance(link, clock.now())
             if self._leader is None:
                 self._wake_pump()
         return future
+
+    def _cancel(self, link: Link, put: Put) -> bool:
+        self._refuse_reentry()
+        with self._lock:
+            if put.is_done:
+                return False
+            link.cancel(put, clock.now())
+            self._advance(link, clock.now())
+            return True
 
     def _request(
         self,
@@ -172,6 +238,8 @@ class Engine:
             raise ValueError(f"a timeout of {timeout_s} s")
         if fields is None and object_id is None:
             raise ValueError("a bare object needs an object id")
+        if fields is None and type(body) is not bytes:
+            body = bytes(body)  # no checksum would tell that another thread has changed it
         return PutRequest(
             new_transfer_id() if fields is not None or object_id is None else object_id,
             fields,
@@ -195,7 +263,14 @@ class Engine:
             self._leader = None
 
     def _turn(self, link: Link, own: Put | None) -> None:
-        """Wait for the socket or the next timer, then do what there is to do. Stops early when `own` has ended."""
+        """Wait for the socket or the next timer, then do what there is to do. Errors are the puts', not the leader's."""
+        try:
+            self._wait_and_receive(link, own)
+        except Exception as error:
+            link.fail(error, clock.now())
+        self._advance(link, clock.now())
+
+    def _wait_and_receive(self, link: Link, own: Put | None) -> None:
         readiness = self._readiness
         if readiness is None or link.descriptor != self._watched:
             readiness = self._ready(link)
@@ -212,7 +287,6 @@ class Engine:
             now = clock.now()
         # A lone put is done with the datagram that ends it: what comes after is the next one's.
         link.receive(now, 1 if own is not None and link.puts == 1 else RECEIVE_LIMIT)
-        self._advance(link, now)
 
     def _follow(self, put: Put) -> None:
         """Sleep until the leader says that the put has ended, or that it is our turn to lead."""
@@ -243,13 +317,16 @@ class Engine:
     def _advance(self, link: Link, now: float) -> None:
         """Send what is due, tell those whose puts have ended, and have the leader look at the clock again if need be."""
         if link.puts:
-            link.pump(now)
+            try:
+                link.pump(now)
+            except Exception as error:
+                link.fail(error, now)
         if link.ended:
             ended, link.ended = link.ended, []
             for put in ended:
                 if put.future is not None:
                     self._futures -= 1
-                    _resolve_future(put)
+                    self._resolvable.put(put)
                 else:
                     _wake(put)
         if (
@@ -283,14 +360,27 @@ class Engine:
         while True:
             self._pump_wake.wait()
             self._pump_wake.clear()
-            with self._lock:
-                while (link := self._link) is not None and self._futures and self._leader is None:
-                    self._leader = self
-                    try:
-                        self._turn(link, None)
-                    finally:
-                        self._leader = None
-                self._hand_over_to_followers()
+            try:
+                self._pump_futures()
+            except Exception:
+                _log.exception("%s: unexpected error", self.settings.url)
+                threading.Event().wait(PAUSE_S)
+                self._pump_wake.set()
+
+    def _pump_futures(self) -> None:
+        with self._lock:
+            while (link := self._link) is not None and self._futures and self._leader is None:
+                self._leader = self
+                try:
+                    self._turn(link, None)
+                finally:
+                    self._leader = None
+            self._hand_over_to_followers()
+
+    def _run_resolver(self) -> None:
+        resolvable = self._resolvable
+        while True:
+            _resolve_future(resolvable.get())
 
     def _hand_over_to_followers(self) -> None:
         if self._leader is None:
@@ -305,7 +395,10 @@ class Engine:
         link = self._link
         if link is not None and not link.wants_addresses and not self._is_closing:
             return link
+        called_at = clock.now()
         with self._open_lock:
+            if called_at <= self._lookup_failed_at:  # we waited for it: one more would fail too, and as slowly
+                raise HandshakeTimeout(self._lookup_error)
             self._is_closing = False
             settings = self.settings
             try:
@@ -317,7 +410,9 @@ class Engine:
                     with self._lock:
                         self._link.set_addresses(addresses)
             except OSError as error:
-                raise HandshakeTimeout(f"{settings.url}: {error.strerror or error}") from None
+                self._lookup_failed_at = clock.now()
+                self._lookup_error = f"{settings.url}: {error.strerror or error}"
+                raise HandshakeTimeout(self._lookup_error) from None
             return self._link
 
     def _channel(self) -> Channel:
@@ -338,14 +433,17 @@ class Engine:
 
         Puts that are under way are cancelled; each ends as soon as that is acknowledged, and the last one closes the socket.
         """
+        self._refuse_reentry()
         with self._lock:
             link = self._link
             if link is None:
                 return
-            link.save()
-            self._is_closing = True
-            link.cancel_all(clock.now())
-            self._advance(link, clock.now())
+            try:
+                link.save()
+            finally:
+                self._is_closing = True
+                link.cancel_all(clock.now())
+                self._advance(link, clock.now())
 
     def _shut(self, link: Link) -> None:
         link.close()

@@ -2,7 +2,8 @@
 
     add(put) -> pump(now) -> [wait until next_deadline(now), or the socket is ready] -> receive(now) -> pump(now) ... -> `ended`
 
-Invariant: a put that is in `ended` sends nothing any more; one that ended with HandshakeTimeout never sent a datagram.
+Invariants: a put that is in `ended` sends nothing any more; one that ended with HandshakeTimeout never sent a datagram.
+Whatever goes wrong here, one that has sent ends by a final state, an acknowledged cancel, or its timeout (`fail`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final
 
-from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, WireGuardError
+from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, TransferCancelled, WireGuardError
 from raptor_s3.net import clock
 from raptor_s3.net.udp import MessageTooLong, Socket
 from raptor_s3.transfer.outcome import Ending, error_for
@@ -39,6 +40,8 @@ SMALLER_DATAGRAMS: Final = (MAX_DATAGRAM, 1200, 900, 508)
 """Sizes to try when datagrams don't fit the path. 508, and WireGuard's octets, fit what any IPv4 host must take (RFC 791)."""
 REMEMBER_SIZE_S: Final = 3600.0
 RETRY_SEND_S: Final = 0.001
+PAUSE_S: Final = 0.05
+"""After an unexpected error, before anything is tried again."""
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
@@ -52,18 +55,23 @@ def new_transfer_id() -> str:
 class Put:
     """One call of the engine: its transfer, and how it ended."""
 
-    __slots__ = ("error", "future", "is_done", "is_replacement", "sealer", "shorter", "transfer", "wake", "was_moved")
+    __slots__ = ("cause", "error", "future", "is_done", "is_replacement", "sealer", "shorter", "transfer", "wake", "was_moved")
 
     def __init__(self, transfer: OutgoingTransfer) -> None:
         self.transfer = transfer
         self.is_done = False
         self.error: Exception | None = None
+        self.cause: Exception | None = None  # why it was given up
         self.sealer: Sealer | None = None
         self.is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
         self.shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
         self.was_moved = False  # to new keys, because nothing was answered under the old ones
         self.wake: Any = None
         self.future: Any = None
+
+    @property
+    def has_sent(self) -> bool:
+        return self.transfer.has_started or self.is_replacement
 
 
 class Link:
@@ -95,6 +103,8 @@ class Link:
         """Of the socket; it changes when the endpoint's next address is tried."""
         self.wants_addresses = False
         """Nobody answered: the endpoint may have moved."""
+        self._resumes_at = 0.0
+        channel.is_committed = lambda: any(put.has_sent for put in self._puts.values())
         self._next_address()
 
     # Puts
@@ -110,13 +120,14 @@ class Link:
     def add(self, put: Put, now: float) -> None:
         if not self._puts and self.channel.is_handshaking and now >= self._handshake_ends_at:
             self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
-        self._puts[put.transfer.object_id] = put
         self.sender.add(put.transfer)
+        self._puts[put.transfer.object_id] = put
 
     def abandon(self, put: Put, now: float) -> None:
         """The caller does not wait any more: tell the receiver, once, and forget the put."""
-        if self._puts.pop(put.transfer.object_id, None) is None:
+        if self._puts.get(put.transfer.object_id) is not put:
             return
+        del self._puts[put.transfer.object_id]
         put.transfer.cancel(now)
         if put.transfer.wants_cancel and put.sealer is not None:
             with contextlib.suppress(OSError, RaptorError):
@@ -131,6 +142,8 @@ class Link:
 
     def next_deadline(self, now: float) -> float:
         """When `pump` has something to do, if nothing comes in before."""
+        if now < self._resumes_at:
+            return self._resumes_at
         due = self.sender.get_timer()
         if self.channel.is_handshaking:
             due = min(due, self.channel.get_timer(), self._handshake_ends_at)
@@ -171,10 +184,23 @@ class Link:
             outcome = transfer.outcome
             if outcome is Ending.CANCELLED and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
                 self._replace(put, now)
-            elif outcome is Ending.CONFIRMED or outcome is None:
-                self._finish(put, None)
             else:
-                self._finish(put, error_for(outcome, transfer.answer, transfer.request.timeout_s))
+                self._finish(put, self._error_of(put))
+
+    def _error_of(self, put: Put) -> Exception | None:
+        """What the caller is told of a put that has ended; None: it is confirmed."""
+        outcome, cause = put.transfer.outcome, put.cause
+        if outcome is Ending.CONFIRMED:
+            return None
+        error: Exception
+        if cause is not None and (outcome is Ending.NOTHING_SENT or not put.has_sent):
+            if isinstance(cause, RaptorError):
+                return cause
+            error = TransferCancelled(f"{cause!r}; nothing was sent")
+        else:
+            error = error_for(outcome or Ending.TIMED_OUT, put.transfer.answer, put.transfer.request.timeout_s)
+        error.__cause__ = cause
+        return error
 
     def _finish(self, put: Put, error: Exception | None) -> None:
         del self._puts[put.transfer.object_id]
@@ -184,9 +210,34 @@ class Link:
 
     def _fail_unstarted(self, reason: str) -> None:
         """End the puts of which nothing has been sent: HTTPS may take over at once."""
-        for put in [put for put in self._puts.values() if not put.transfer.has_started and not put.is_replacement]:
+        for put in [put for put in self._puts.values() if not put.has_sent]:
             self.sender.drop(put.transfer)
             self._finish(put, HandshakeTimeout(f"{self.settings.url}: {reason}"))
+
+    def fail(self, error: Exception, now: float) -> None:
+        """Something unexpected went wrong: end the puts of which nothing has left, give up the others.
+
+        Those end as any cancelled put does, when nothing can be written any more. Raises nothing.
+        """
+        self._resumes_at = now + PAUSE_S
+        if not isinstance(error, RaptorError):
+            _log.warning("%s: unexpected error, puts are given up", self.settings.url, exc_info=error)
+        for put in list(self._puts.values()):
+            transfer = put.transfer
+            put.cause = put.cause or error
+            put.shorter = False
+            if transfer.outcome is None and put.has_sent and now < transfer.ends_at:
+                with contextlib.suppress(Exception):
+                    self.sender.cancel(transfer, now)
+            else:
+                self.sender.drop(transfer)
+                self._finish(put, self._error_of(put))
+
+    def cancel(self, put: Put, now: float) -> None:
+        """Give up one put; it ends when the receiver has acknowledged that, or at its timeout."""
+        put.cause = put.cause or TransferCancelled("cancelled before anything was sent")
+        put.shorter = False
+        self.sender.cancel(put.transfer, now)
 
     def cancel_all(self, now: float) -> None:
         """Give up every put that is under way; each ends when the receiver has acknowledged that, or at its timeout."""
@@ -264,7 +315,10 @@ class Link:
             for transfer in sender.take_cancels():
                 put = self._puts.get(transfer.object_id)
                 if put is not None and put.sealer is not None:
-                    self._send(put.sealer.seal(transfer.take_cancel(now), now))
+                    try:
+                        self._send(put.sealer.seal(transfer.take_cancel(now), now))
+                    except WireGuardError:  # repeated on its timer
+                        self._replace_session(put, sealer, now)
             while sealer is not None and (item := sender.next_run(now)) is not None:
                 transfer, run = item
                 put = self._puts[transfer.object_id]
@@ -275,9 +329,8 @@ class Link:
                 try:
                     length = put.sealer.seal_arena(self._arena, run.length, size, size, self._sealed, now)
                 except WireGuardError:
-                    if put.sealer is sealer:
-                        return  # it has just expired: the next pump finds another
-                    self._move(put, sealer, now)
+                    if not self._replace_session(put, sealer, now):
+                        return  # the next pump finds another
                     continue
                 try:
                     if run.length == 1 and self._socket is not None and self._socket.send(self._sealed_view[:length]):
@@ -286,14 +339,21 @@ class Link:
                         return
                 except MessageTooLong:
                     self._shorten(put, now, is_unsent=transfer.count_sent().datagrams_sent <= run.length)
-        except WireGuardError:
-            return
         except OSError as error:
             self._trouble(error, now)
         finally:
             if self._socket is not None and self._socket.was_refused:
                 self._socket.was_refused = False
                 self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
+
+    def _replace_session(self, put: Put, sealer: Sealer | None, now: float) -> bool:
+        """The put's session can't seal any more. False when there is no other yet."""
+        if sealer is not None and put.sealer is not sealer:
+            self._move(put, sealer, now)
+            return True
+        if sealer is not None:
+            self.channel.suspect(sealer, now)
+        return False
 
     def _train(self, length: int, size: int) -> bool:
         self._unsent_size = size
@@ -331,16 +391,17 @@ class Link:
     def _replace(self, put: Put, now: float) -> None:
         """Send the object again under a new transfer id."""
         old = put.transfer
-        del self._puts[old.object_id]
-        self.sender.drop(old)
         request = old.request._replace(
             object_id=new_transfer_id() if old.request.fields is not None else old.object_id,
             timeout_s=old.ends_at - now,
             max_datagram=self.max_datagram,
         )
+        transfer = self.build(request, now)
+        del self._puts[old.object_id]
+        self.sender.drop(old)
         put.shorter = put.was_moved = False
         put.sealer = None
-        put.transfer = self.build(request, now)
+        put.transfer = transfer
         self.add(put, now)
 
     # Receiving
