@@ -187,7 +187,7 @@ class Objects:
             self._s3.abort_multipart_upload(**handle)
 
 
-def _verdict(error: ClientError | BotoCoreError) -> Outcome:
+def _verdict(error: ClientError | BotoCoreError | ValueError) -> Outcome:
     """Of a request that makes no object. Raises Unfinished."""
     if s3_answers.is_transient(error):
         raise Unfinished(str(error), may_have_written=False) from error

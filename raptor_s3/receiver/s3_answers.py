@@ -46,8 +46,8 @@ MAX_CONTEXT: Final = 512
 """Octets of SSEKMSEncryptionContext that travel: a state must fit a datagram."""
 CONDITIONS: Final = ("IfMatch", "IfNoneMatch")
 OTHER_CHECKSUMS: Final = ("ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
-FAILURES: Final = (ClientError, BotoCoreError)
-"""What a call of boto3 raises."""
+FAILURES: Final = (ClientError, BotoCoreError, ValueError)
+"""What a call of boto3 raises; ValueError for what can't be encoded."""
 
 _THROTTLES: Final = frozenset(
     ("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "BandwidthLimitExceeded")
@@ -84,12 +84,12 @@ def response_fields(response: Mapping[str, Any]) -> dict[str, Any]:
     return fields | {name: metadata[name] for name in ("RequestId", "HostId") if metadata.get(name)}
 
 
-def failure(receiver: Receiver, error: ClientError | BotoCoreError) -> Outcome:
+def failure(receiver: Receiver, error: ClientError | BotoCoreError | ValueError) -> Outcome:
     """S3's own words where it said something, else ours."""
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
         return Outcome.failed(str(details.get("Code", "Unknown")), str(details.get("Message", "")), status_of(error))
-    if isinstance(error, ParamValidationError):
+    if isinstance(error, ParamValidationError | ValueError):
         return Outcome.refused(receiver, "InvalidArgument", str(error), 400)
     if isinstance(error, HTTPClientError | NoConnection):
         return Outcome.refused(receiver, "ServiceUnavailable", f"could not reach S3: {type(error).__name__}", 503)

@@ -5,7 +5,8 @@
 Field names are boto3's. The whitelist below is the only one in the project: the sender routes a call with any other
 parameter to HTTPS, and every receiver checks it again.
 
-Invariant: what split_put_object returns has a bucket, a key, a CRC-32 and a time to live, and no field outside the whitelist.
+Invariant: what split_put_object returns has a bucket by its name, a key, a CRC-32 and a time to live, and no field outside the
+whitelist; all of it can be encoded.
 """
 
 from __future__ import annotations
@@ -114,17 +115,31 @@ def _objection(fields: Mapping[str, Any]) -> str:
             return f"{name!r} can't travel in a put header"
         if type(value) is not expected:
             return f"{name} is {type(value).__name__}, expected {expected.__name__}"
+        if expected is str and not _is_unicode(value):
+            return f"{name} is no Unicode text"
     for name in ("Bucket", "Key", "ChecksumCRC32", TIME_TO_LIVE):
         if not fields.get(name):
             return f"put header lacks {name}"
-    if len(fields["Key"].encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+    if ":" in fields["Bucket"]:
+        return "Bucket is an ARN: a policy names buckets only"
+    if len(fields["Key"].encode()) > MAX_KEY_BYTES:
         return f"key is longer than {MAX_KEY_BYTES} octets"
     if not 0 < fields[TIME_TO_LIVE] <= MAX_TTL_MS:
         return f"{TIME_TO_LIVE} of {fields[TIME_TO_LIVE]} is not within 1..{MAX_TTL_MS}"
-    metadata = fields.get("Metadata", {})
+    metadata: Mapping[str, Any] = fields.get("Metadata", {})
     if not all(isinstance(value, str) for value in metadata.values()):
         return "Metadata has a value that is not a string"
+    if not all(_is_unicode(name) and _is_unicode(value) for name, value in metadata.items()):
+        return "Metadata is no Unicode text"
     return ""
+
+
+def _is_unicode(text: str) -> bool:
+    """False where a lone surrogate stands (JSON's \\ud800): nothing can send that."""
+    try:
+        return text.isascii() or text.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

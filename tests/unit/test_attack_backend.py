@@ -58,10 +58,21 @@ def no_check(fields):
     return len(header).to_bytes(2, "big") + header
 
 
-@pytest.mark.xfail(strict=True, reason="wire/put_header.py _objection, backend/objects.py: boto3's ValueError is no outcome")
 def test_a_key_that_boto3_can_not_send_is_refused_at_once(monkeypatch):
     """Else it holds its claim, comes again five times, and ends in the dead-letter queue, with an alarm."""
     monkeypatch.setattr(backend_rig, "build_put_header", no_check)
     with rig(ALLOWED) as backend:
         (answer,) = backend.deliver([Sender(b"x", key="in/\ud800").datagram(0)])
         assert answer.state.type is StateType.FAILED
+
+
+def test_a_value_that_boto3_can_not_send_is_an_outcome():
+    """Whatever the check of the put header may miss."""
+    with rig(ALLOWED) as backend:
+
+        def refuse(real, **parameters):
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+        backend.replace_s3("put_object", refuse)
+        (answer,) = backend.deliver([Sender(b"x").datagram(0)])
+        assert (answer.state.type, answer.state.fields["Code"]) == (StateType.FAILED, "InvalidArgument")
