@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from raptor_s3.transfer.deadline import Deadline
     from raptor_s3.transfer.path import PathEstimates
     from raptor_s3.transfer.plan import PutRequest
 
@@ -41,6 +42,9 @@ MAX_QUESTION: Final = 8
 MAX_REPAIR: Final = 64
 FIRST_BURST: Final = 10
 MAX_BACKOFF: Final = 6
+UNKNOWN_SETTLE_SHARE: Final = 0.2
+"""A path of which nothing is known is taken for one that fits the timeout."""
+MAX_WAIT_US: Final = 60_000_000
 WRITE_S: Final = 0.05
 """The least time that a receiver is left alone with its write."""
 REPORT_DELAY_S: Final = 0.03
@@ -103,6 +107,8 @@ class OutgoingTransfer:
     _completed_at: float | None = None
     _current = 0
     _cancels_sent = 0
+    _is_guess = False
+    _deadline: Deadline | None = None
 
     def __init__(self, request: PutRequest, now: float, path: PathEstimates) -> None:
         """Builds the coded object for a start at about `now`. Raises ValueError for what can't be sent."""
@@ -119,12 +125,16 @@ class OutgoingTransfer:
     def _build(self, now: float) -> None:
         request = self.request
         path = self._path
-        self._deadline = plan_deadline(self.ends_at - now, path.rtt.timeout_s)
         self._blind_until = self.ends_at
         data = request.body
         if request.fields is not None:
-            self._blind_until = now + self._deadline.blind_s
-            header = build_put_header({**request.fields, TIME_TO_LIVE: int(self._deadline.ttl_s * 1000 + 0.5)})
+            timeout_s, rtt = self.ends_at - now, path.rtt
+            self._is_guess = rtt.smoothed_s is None
+            rto_s = min(rtt.timeout_s, UNKNOWN_SETTLE_SHARE * timeout_s) if self._is_guess else rtt.timeout_s
+            deadline = self._deadline = plan_deadline(timeout_s, rto_s)
+            if deadline is not None:
+                self._blind_until = now + deadline.blind_s
+            header = build_put_header({**request.fields, TIME_TO_LIVE: int(deadline.ttl_s * 1000 + 0.5) if deadline else 1})
             data = b"".join((header, request.body))
         encoded_id = request.object_id.encode()
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
@@ -151,12 +161,16 @@ class OutgoingTransfer:
         if remaining_s < 2 * timer_s and remaining_s < self.request.timeout_s / 2:
             self._finish(Ending.NOTHING_SENT)
             return False
-        if now + 2 * timer_s > self._blind_until:
-            # The put waited so long (for a handshake, for the pacer) that the time to live in its header would be too long.
+        if now + 2 * timer_s > self._blind_until or (self._is_guess and self._path.rtt.smoothed_s is not None):
+            # The put waited so long (for a handshake, for the pacer) that the time to live in its header would be too long;
+            # or the handshake has measured the path.
             self._build(now)
-        self._phase = _Phase.SENDING
         if self.request.fields is not None:
+            if self._deadline is None:
+                self._finish(Ending.NOTHING_SENT)
+                return False
             self._cancel_at = now + self._deadline.ttl_s
+        self._phase = _Phase.SENDING
         return True
 
     def take(self, limit: int, now: float) -> Run | None:
@@ -231,7 +245,7 @@ class OutgoingTransfer:
         if state.received > block.next_esi or block.done:
             return None
         rtt_s = None
-        if type(esi) is int and 0 <= esi < block.next_esi and type(wait_us) is int and wait_us >= 0:
+        if type(esi) is int and 0 <= esi < block.next_esi and type(wait_us) is int and 0 <= wait_us <= MAX_WAIT_US:
             rtt_s = now - block.sent_at(esi) - wait_us * 1e-6
             self._path.count_displacement(max(block.highest - esi, 0))
             block.highest = max(block.highest, esi)
