@@ -120,6 +120,7 @@ class RateController:
         self._phase_round = 0
         self._plateau = 0
         self._plateau_bandwidth = 0.0
+        self._latest = _NEVER
         self._jitter_s = 0.0
         self.idle_at = now
         """When there was nothing more to send: what is delivered then says nothing of what could be."""
@@ -155,7 +156,7 @@ class RateController:
         if feedback.delivered:
             self._delivered += feedback.delivered * datagram_bytes
             self._measure(now)
-        if now >= self._round_ends_at or (self.phase is Phase.STARTUP and self._is_too_fast):
+        if now >= self._round_ends_at or (not self._is_confirmed and self._is_too_fast):
             self._end_round(now, in_flight_bytes)
         self._apply(now)
 
@@ -187,6 +188,7 @@ class RateController:
         is_limited = self.idle_at >= since - rtt_s
         if is_limited and rate <= self.bandwidth:
             return
+        self._latest = rate
         self._add_sample(rate)
 
     def _add_sample(self, rate: float) -> None:
@@ -208,8 +210,13 @@ class RateController:
         return max(self._last_rtt_s, self._path.rtt.min_s + self._jitter_s * JITTER_SHARE, MIN_SAMPLE_S)
 
     @property
+    def _is_confirmed(self) -> bool:
+        """The bandwidth has been seen: it is not a guess, or what was true some time ago."""
+        return self.is_measured and self.phase is not Phase.STARTUP
+
+    @property
     def _is_too_fast(self) -> bool:
-        """STARTUP need not wait for the end of the round to see that it went too far."""
+        """A guess need not wait for the end of the round to be seen to be wrong."""
         total = self._delivered_count + self._lost_count
         lost = self._lost_count - self._path.reordering
         return self._queue_s > self._queue_threshold_s or (total >= MIN_LOSS_COUNT and lost > STARTUP_LOSS * total)
@@ -234,7 +241,7 @@ class RateController:
         if total >= MIN_LOSS_COUNT:
             noise = 2 * math.sqrt((self.base_loss + 1 / total) / total)
             excess = self._lost_count / total - self.base_loss - noise
-            if not has_queue and self.phase in (Phase.CRUISE, Phase.DOWN):
+            if not has_queue and self._is_confirmed and self.phase in (Phase.CRUISE, Phase.DOWN):
                 self._count_base(self._delivered_count, self._lost_count)
             self._delivered_count = self._lost_count = 0
         # A sender that was held up itself (no data, no CPU, the window) learns nothing of the path.
@@ -251,6 +258,8 @@ class RateController:
         phase = self.phase
         self._lossy_rounds = self._lossy_rounds + 1 if excess > EXCESS_LOSS else 0
         is_congested = (has_queue and excess > EXCESS_LOSS) or self._lossy_rounds >= LOSSY_ROUNDS
+        if not self._is_confirmed and excess > STARTUP_LOSS:
+            is_congested = True
         if phase is Phase.STARTUP:
             if not is_busy:
                 return
@@ -270,13 +279,13 @@ class RateController:
                 self._enter(Phase.CRUISE)
         elif phase is Phase.UP:
             if is_congested:
-                self._back_off()
+                self._back_off(excess)
             if has_queue or self.bandwidth < self._plateau_bandwidth * UP_GROWTH or not is_busy:
                 self._enter(Phase.DOWN)
             else:
                 self._plateau_bandwidth = self.bandwidth  # it still grows: go on
         elif is_congested:
-            self._back_off()
+            self._back_off(excess)
             self._enter(Phase.DOWN)
         elif rounds >= CRUISE_ROUNDS and is_busy:
             self._plateau_bandwidth = self.bandwidth
@@ -286,9 +295,10 @@ class RateController:
         self.phase = phase
         self._phase_round = self._round
 
-    def _back_off(self) -> None:
+    def _back_off(self, excess: float) -> None:
         self._lossy_rounds = 0
-        self.bandwidth = max(self.bandwidth * BACKOFF, MIN_RATE)
+        self.bandwidth = max(min(self.bandwidth * min(BACKOFF, 1 - excess), self._latest), MIN_RATE)
+        self.is_measured = True
         self._samples.clear()
         self._samples.append((self._round, self.bandwidth))
 
@@ -315,8 +325,8 @@ class RateController:
         rtt_s = rtt.min_s if rtt.min_s < _NEVER else rtt.smoothed_s or 0.0
         slack = min(REPORT_BYTES + self.bandwidth * REPORT_S, MAX_REPORT_BYTES)
         self.window_bytes = self.bandwidth * max(rtt_s + OWN_QUEUE_S, rtt_s * WINDOW_GAIN) + slack
-        if not self.is_measured and self.window_bytes < INITIAL_WINDOW:
-            self.window_bytes = INITIAL_WINDOW
+        if not self.is_measured:  # enough for the memory to be right, not more
+            self.window_bytes = max(self.bandwidth * rtt_s + slack, INITIAL_WINDOW)
 
     def _limited(self, rate: float) -> float:
         return max(min(rate, self.cap or MAX_RATE, MAX_RATE), MIN_RATE if self.cap is None else min(MIN_RATE, self.cap))

@@ -1,0 +1,176 @@
+"""Rate control and latency over links in virtual time: the design's targets, fixed seeds, no real clock."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+from raptor_s3.transfer.path import Learned
+from tests.network import Client, CubicFlow, Network, Path, Server, burst_loss, everything_arrives, random_loss
+
+BODY = os.urandom(1_000_000)
+
+
+class Bench:
+    """A client and a server across a link; puts a folder of equal files, `width` under way at a time."""
+
+    def __init__(
+        self,
+        mbps: float,
+        rtt_s: float,
+        loss: float = 0.0,
+        *,
+        seed: int = 1,
+        bursty: bool = False,
+        jitter_s: float = 0.0,
+        **client: Any,
+    ) -> None:
+        self.network = network = Network()
+        fate = burst_loss if bursty else random_loss
+        chance = random.Random(seed)
+
+        def path(number: int) -> Path:
+            arrives = fate(loss, number) if loss else everything_arrives
+            return Path(network, mbps * 1e6, rtt_s / 2, 0.1, arrives, lambda: chance.random() * jitter_s)
+
+        self.rate = mbps * 1e6
+        self.forward, self.backward = path(seed), path(seed + 100)
+        self.server = Server(network)
+        self.client = Client(network, self.forward, self.backward, self.server, **client)
+
+    def put_folder(self, files: int, size: int = 100_000, width: int = 16, limit_s: float = 200.0) -> float:
+        """Returns the seconds it took."""
+        client, left = self.client, iter(range(files))
+        done = len(client.ended) + files
+
+        def next_one(_: object = None) -> None:
+            for index in left:
+                client.put(f"k{index}", BODY[:size], timeout_s=60.0)
+                break
+
+        client.on_end = next_one
+        started_at = self.network.now
+        for _ in range(width):
+            next_one()
+        self.network.run(limit_s, lambda: len(client.ended) == done)
+        assert len(client.ended) == done
+        return self.network.now - started_at
+
+    @property
+    def overflow(self) -> float:
+        return self.forward.overflow_tag.get("raptor", 0) / len(self.client.sent_at)
+
+    def use(self, seconds: float) -> float:
+        return self.forward.bytes_tag["raptor"] * 8 / seconds / self.rate
+
+
+@pytest.mark.parametrize(
+    ("mbps", "rtt_s", "files"), [(2, 0.02, 80), (2, 0.15, 80), (20, 0.05, 160), (20, 0.15, 160), (100, 0.05, 160)]
+)
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_auto_finds_the_rate_and_spares_the_queue(mbps: float, rtt_s: float, files: int, loss: float) -> None:
+    bench = Bench(mbps, rtt_s, loss)
+    assert bench.use(bench.put_folder(files)) >= (0.75 if loss else 0.8)
+    assert bench.overflow < 0.02
+
+
+@pytest.mark.parametrize("options", [{"jitter_s": 0.03}, {"jitter_s": 0.03, "loss": 0.05}, {"loss": 0.05, "bursty": True}])
+@pytest.mark.parametrize("rtt_s", [0.02, 0.15])
+def test_neither_jitter_nor_bursts_are_taken_for_congestion(options: dict[str, Any], rtt_s: float) -> None:
+    bench = Bench(20, rtt_s, **options)
+    assert bench.use(bench.put_folder(160)) >= 0.7
+    assert bench.overflow < 0.02
+
+
+@pytest.mark.parametrize(("mbps", "rtt_s", "files"), [(2, 0.02, 40), (20, 0.02, 100), (20, 0.15, 100)])
+def test_a_competing_tcp_flow_keeps_a_third(mbps: float, rtt_s: float, files: int) -> None:
+    """On average over the moments of its sawtooth at which the puts begin."""
+    shares = []
+    for head_start_s in (10.0, 11.4, 12.8):
+        bench = Bench(mbps, rtt_s)
+        flow = CubicFlow(bench.network, bench.forward, bench.backward)
+        flow.start()
+        bench.network.run(head_start_s)
+        before = flow.delivered
+        seconds = bench.put_folder(files)
+        shares.append((flow.delivered - before) * 8 / seconds / bench.rate)
+        assert bench.use(seconds) >= 0.1
+    assert sum(shares) / len(shares) >= 1 / 3
+
+
+@pytest.mark.parametrize("mbps", [0.5, 8.0])
+def test_the_cap_holds_over_every_interval(mbps: float) -> None:
+    bench = Bench(100, 0.05, cap=mbps * 1e6 / 8)
+    bench.put_folder(6, width=3)
+    rate, sent = mbps * 1e6 / 8, bench.client.sent_at
+    burst = max(min(15_000, max(rate * 0.02, 3000)), rate * 0.008)
+    for window_s in (0.01, 0.1, 1.0):
+        start = total = 0
+        for time, size in sent:
+            total += size
+            while sent[start][0] < time - window_s:
+                total -= sent[start][1]
+                start += 1
+            assert total <= rate * window_s + burst + 3000
+
+
+def test_the_rate_is_remembered() -> None:
+    first = Bench(20, 0.15)
+    first.put_folder(40)
+    learned = first.client.sender.learned
+    assert learned.rate == pytest.approx(20e6 / 8, rel=0.1)
+    second = Bench(20, 0.15, learned=learned)
+    assert second.put_folder(1, size=1_000_000, width=1) <= 0.7
+    assert second.overflow == 0
+
+
+def latencies(bench: Bench, size: int, count: int, warm: int = 20) -> list[float]:
+    times = []
+    for index in range(count + warm):
+        seconds = bench.put_folder(1, size, width=1)
+        if index >= warm:
+            times.append(seconds)
+        bench.network.run(0.3)
+    return sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("size", "rtt_s", "loss", "median_s", "p99_s"),
+    [
+        (1000, 0.15, 0.0, 1.1 * 0.15, 1.2 * 0.15),
+        (10_000, 0.15, 0.0, 1.1 * 0.15, 1.2 * 0.15),
+        (1000, 0.15, 0.1, 1.1 * 0.15, 2.3 * 0.15),
+        (10_000, 0.15, 0.05, 1.1 * 0.15, 2.3 * 0.15),
+        (100_000, 0.15, 0.05, 0.26, 0.5),
+        (100_000, 0.02, 0.10, 0.12, 0.2),
+    ],
+)
+def test_latency(size: int, rtt_s: float, loss: float, median_s: float, p99_s: float) -> None:
+    times = latencies(Bench(20, rtt_s, loss, seed=3), size, 200)
+    assert times[100] <= median_s
+    assert times[198] <= p99_s
+
+
+@pytest.mark.parametrize(("loss", "median_s", "p99_s"), [(0.01, 0.75, 1.1), (0.05, 0.8, 1.1)])
+def test_latency_of_a_megabyte_on_a_known_link(loss: float, median_s: float, p99_s: float) -> None:
+    times = latencies(Bench(20, 0.15, loss, seed=3), 1_000_000, 50, warm=10)
+    assert times[25] <= median_s
+    assert times[-1] <= p99_s
+
+
+def test_a_wrong_memory_of_the_rate_is_corrected() -> None:
+    bench = Bench(2, 0.05, learned=Learned(0.05, 0.005, 0.01, 100e6 / 8))
+    assert bench.use(bench.put_folder(60)) >= 0.8
+    assert bench.overflow < 0.2
+    assert bench.client.sender.learned.rate == pytest.approx(2e6 / 8, rel=0.15)
+
+
+def test_the_sender_survives_a_blackout() -> None:
+    bench = Bench(20, 0.05)
+    bench.put_folder(20)
+    fate, begin = bench.forward.fate, bench.network.now + 0.1
+    bench.forward.fate = lambda now: 0 if begin <= now < begin + 1.0 else fate(now)
+    assert bench.put_folder(20) < 6.0
