@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raptor_s3.errors import HandshakeTimeout, RaptorError
+from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, RaptorError, TransferCancelled
 from raptor_s3.net import clock
 from raptor_s3.net import engine as engine_module
 from raptor_s3.net.counter_lease import LEASE_VALID_S
@@ -138,6 +138,66 @@ def test_a_put_that_raised_is_not_written_later_because_a_file_became_readable(r
         put(engine, "key", b"old", timeout_s=3)
     assert clock.now() >= waiting[0].expires_at  # else HTTPS writes "old", the caller "new", and S3 gets "old" again
     engine.close()
+
+
+def test_an_unexpected_error_ends_no_put_that_may_still_be_written(responder: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(responder.settings())
+    put(engine, "key", b"first")
+    waiting: list[ObjectReady] = []
+    responder.sink = waiting.append
+    assert engine._link is not None
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine._link.sender, "receive_state", fail)
+    with pytest.raises(ConfirmationTimeout) as caught:
+        put(engine, "key", b"old", timeout_s=2)
+    assert clock.now() >= waiting[0].expires_at
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    monkeypatch.undo()
+    responder.sink = None
+    put(engine, "key", b"new")
+
+
+def test_an_unexpected_error_before_anything_is_sent_ends_the_put_at_once(
+    responder: Responder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(responder.settings())
+    put(engine, "key")
+    assert engine._link is not None
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine._link.sender, "next_run", fail)
+    with pytest.raises(TransferCancelled, match="nothing was sent"):
+        put(engine, "key", timeout_s=3600)
+    with pytest.raises(TransferCancelled, match="nothing was sent"):
+        submit(engine, "key", timeout_s=3600).result(PATIENCE_S)
+
+
+def test_a_session_that_has_no_counters_any_more_is_replaced(responder: Responder, tmp_path: Path) -> None:
+    engine = Engine(responder.settings(tmp_path / "run"))
+    put(engine, "a")
+    for path in (tmp_path / "run").glob("*.session"):
+        path.unlink()
+    threading.Event().wait(3 * LEASE_VALID_S)
+    assert put(engine, "b", bytes(200_000)).stats.handshake
+
+
+def test_a_cancelled_future_ends_when_nothing_can_be_written_any_more(responder: Responder) -> None:
+    engine = Engine(responder.settings())
+    put(engine, "a")
+    waiting: list[ObjectReady] = []
+    responder.sink, responder.honours_cancel = waiting.append, True
+    future = submit(engine, "b", timeout_s=3600)
+    while not waiting:
+        threading.Event().wait(0.01)
+    assert future.cancel()
+    with pytest.raises(TransferCancelled):
+        future.result(PATIENCE_S)
+    assert not future.cancel()
 
 
 def test_a_runtime_directory_that_vanishes_costs_no_put(responder: Responder, tmp_path: Path) -> None:
