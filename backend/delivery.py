@@ -3,7 +3,7 @@
     header unreadable, not allowed      FAILED, nothing is written
     a final state is known already      that one again
     somebody else is writing            Busy is raised; who writes, answers
-    past first ReceivedAt + TtlMs       CANCELLED; FAILED RequestExpired where an earlier attempt may have written
+    at the end of the time to live      CANCELLED; FAILED RequestExpired where an earlier attempt may have written
     written                             COMPLETE with S3's response fields
     S3 refused                          FAILED with S3's Code, Message, StatusCode
     S3 gave no answer in time           Unfinished is raised; another delivery may try again
@@ -31,6 +31,7 @@ from backend.inflight import PUBLISHED_TTL_S, Busy, Claim, InFlight, Record
 from backend.objects import PART_BYTES, Objects, Unfinished
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.receiver import admission
+from raptor_s3.receiver.deadline import begin_by
 from raptor_s3.receiver.outcome import Outcome, given_up
 from raptor_s3.receiver.s3_answers import is_conditional, is_whole_only
 from raptor_s3.wire.put_header import TIME_TO_LIVE, split_put_object
@@ -52,8 +53,9 @@ class Put:
     body: memoryview
 
     def deadline(self, first_at: float) -> float:
+        """No attempt begins at or after this."""
         ttl_s = self.fields[TIME_TO_LIVE] / 1000 if self.shape.has_put_header else PUBLISHED_TTL_S
-        return first_at + ttl_s
+        return begin_by(first_at, ttl_s)
 
 
 class Delivery:

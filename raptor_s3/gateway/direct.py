@@ -15,6 +15,7 @@ from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.parser import DatagramParser
 from raptor_s3.gateway.sink import ObjectWrite
 from raptor_s3.receiver import admission
+from raptor_s3.receiver.deadline import begin_by
 from raptor_s3.receiver.outcome import CANCELLED, Outcome
 from raptor_s3.transfer.events import CancelWrite, ObjectReady, SendState
 from raptor_s3.wire.put_header import TIME_TO_LIVE, crc32_field
@@ -117,7 +118,8 @@ class DirectReceiver:
 
     def _write(self, ready: ObjectReady) -> None:
         self._stats.objects_decoded += 1
-        if self._clock() >= ready.expires_at:
+        deadline = begin_by(ready.received_at, ready.expires_at - ready.received_at)
+        if self._clock() >= deadline:
             self._finish(ready, CANCELLED)
             return
         target = self._named(ready) if ready.fields is None else self._checked(ready, ready.fields)
@@ -125,7 +127,7 @@ class DirectReceiver:
             self._stats.objects_refused += 1
             self._finish(ready, target)
             return
-        write = ObjectWrite(target, ready.body, ready.expires_at)
+        write = ObjectWrite(target, ready.body, deadline)
         self._writes[ready.transfer] = write
         if not self._sink.submit(write, lambda outcome: self._finish(ready, outcome)):
             self._stats.dropped_full += 1

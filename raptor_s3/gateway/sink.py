@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class ObjectWrite:
-    """One object on its way to S3. `parameters` are PutObject's, without Body; `deadline` is on the loop's clock."""
+    """One object on its way to S3. `parameters` are PutObject's, without Body; No attempt begins at or after
+    `deadline`, on the loop's clock."""
 
     parameters: dict[str, Any]
     body: memoryview

@@ -115,7 +115,7 @@ def _objection(fields: Mapping[str, Any]) -> str:
             return f"{name!r} can't travel in a put header"
         if type(value) is not expected:
             return f"{name} is {type(value).__name__}, expected {expected.__name__}"
-        if expected is str and not _is_unicode(value):
+        if isinstance(value, str) and not _is_unicode(value):
             return f"{name} is no Unicode text"
     for name in ("Bucket", "Key", "ChecksumCRC32", TIME_TO_LIVE):
         if not fields.get(name):

@@ -288,9 +288,16 @@ class TestTimeToLive:
             assert_expired(state, guard)
             assert backend.object() is None
 
+    def test_in_its_last_moment_nothing_is_begun(self, backend, guard):
+        """S3 may take its time, and the sender does not wait for it."""
+        received_at = backend.now
+        backend.now += 4.6
+        assert_expired(only(backend.deliver(Sender(BODY).source(), received_at=received_at)), guard)
+        assert backend.object() is None
+
     def test_just_before_it_is_written(self, backend):
         received_at = backend.now
-        backend.now += 4.9
+        backend.now += 4.4
         assert only(backend.deliver(Sender(BODY).source(), received_at=received_at)).type is StateType.COMPLETE
 
     def test_runs_from_the_first_datagram_of_several_events(self, backend):
