@@ -77,6 +77,7 @@ class Server:
         self.completions = Completions(self._wake)
         self._receiver: Receiver
         self._drain_until = 0.0
+        self._is_complaining = False
         self._next_expiry = clock.now() + EXPIRE_EVERY_S
         self._next_stats = clock.now() + stats_interval_s
 
@@ -143,6 +144,7 @@ class Server:
 
     def _turn(self, ready: Sequence[Endpoint | None]) -> None:
         """`ready` are the sockets that can be read; None is the wakeup."""
+        self._is_complaining = False
         for endpoint in ready:
             if endpoint is None:
                 self._drain_wakeups()
@@ -202,7 +204,10 @@ class Server:
             for outcome in open_message(octets[start : start + segment], source, now):
                 if type(outcome) is Data:
                     plaintext, peer_key, session, _ = outcome
-                    receive(Origin(endpoint, session, source), peer_key, plaintext, now - age_s)
+                    try:
+                        receive(Origin(endpoint, session, source), peer_key, plaintext, now - age_s)
+                    except Exception:
+                        self._contain()
                 else:
                     endpoint.send(*outcome)
         return len(starts) or 1
@@ -212,8 +217,18 @@ class Server:
         starts = range(0, len(octets), segment)
         for start in starts:
             datagram = bytes(octets[start : start + segment])
-            self._receiver.receive(Origin(endpoint, None, source), PLAINTEXT_PEER, datagram, now - age_s)
+            try:
+                self._receiver.receive(Origin(endpoint, None, source), PLAINTEXT_PEER, datagram, now - age_s)
+            except Exception:
+                self._contain()
         return len(starts) or 1
+
+    def _contain(self) -> None:
+        """A datagram that found a bug behind the tunnel: others of its burst may be other peers' or other transfers'."""
+        self._stats.errors += 1
+        if not self._is_complaining:
+            self._is_complaining = True  # once a turn
+            _log.exception("a datagram could not be worked on")
 
     def _heir(self, session: Session, address: Any) -> Session | None:
         if self._listener is None:

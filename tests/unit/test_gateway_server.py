@@ -140,7 +140,7 @@ def test_run_opens_what_is_sealed_and_stops_when_told(rig):
     rig.server.stop()  # late signals find no loop, and do no harm
 
 
-def test_a_bug_behind_the_tunnel_costs_one_burst_not_the_gateway(rig, caplog):
+def test_a_bug_behind_the_tunnel_costs_one_datagram_not_the_gateway(rig, caplog):
     session = rig.shake().session
     assert session is not None
     kept = rig.receiver.receive
@@ -167,6 +167,25 @@ def test_a_bug_behind_the_tunnel_costs_one_burst_not_the_gateway(rig, caplog):
     assert [data for _, _, data in rig.receiver.received] == [b"fine"]
     assert rig.stats.errors == 2
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_rest_of_a_burst_survives_a_bug(rig):
+    session = rig.shake().session
+    assert session is not None
+    kept = rig.receiver.receive
+
+    def receive(origin, peer_key, data, now) -> None:
+        if data == b"poison":
+            raise ZeroDivisionError
+        kept(origin, peer_key, data, now)
+
+    rig.receiver.receive = receive
+    now = clock.now()
+    sealed = [rig.tunnel.session.seal(data, now) for data in (b"before", b"poison", b"after!")]
+    burst = (memoryview(b"".join(sealed)), len(sealed[0]), rig.client.getsockname(), 0.0)
+    assert rig.server._take_sealed(rig.endpoint, burst, now) == 3
+    assert [data for _, _, data in rig.receiver.received] == [b"before", b"after!"]
+    assert rig.stats.errors == 1
 
 
 def test_an_endpoint_with_wireguard_never_takes_plaintext(rig):
