@@ -13,8 +13,9 @@
 only confirm the session.
 
 A plain WireGuard responder keeps one session a peer; several processes of one device share a key here, so this one keeps up to
-`max_sessions_per_peer` and answers in the session that a message came in. Sessions that were never confirmed are the
-first to be displaced, so that a replayed initiation (possible once, after a restart) can't push out a live one.
+`max_sessions_per_peer` and answers in the session that a message came in. Sessions that were never confirmed are counted apart,
+as many again: a replayed initiation (possible once, after a restart) can't push out a live one, and processes that start together
+don't push out each other.
 
 Invariant: sources that have not authenticated cause no allocation that outlives the call, and get at most one answer,
 smaller than the question.
@@ -195,9 +196,12 @@ class Listener:
         if session is None:
             self.stats.unknown_session += 1
             return []
+        was_confirmed = session.is_confirmed
         plaintext = session.open(message, now)
         session.source = source
         siblings = self._peers[session.peer_key].sessions
+        if not was_confirmed:
+            self._displace([kept for kept in siblings.values() if kept.is_confirmed and kept is not session])
         if next(reversed(siblings)) != session.local_index:
             siblings[session.local_index] = siblings.pop(session.local_index)
         if not plaintext:
@@ -273,13 +277,15 @@ class Listener:
     def _add(self, peer: _Peer, session: Session) -> None:
         for kept in [kept for kept in peer.sessions.values() if kept.is_expired(session.created_at)]:
             self._remove(kept)
-        while len(peer.sessions) >= self.max_sessions_per_peer:
-            unconfirmed = [kept for kept in peer.sessions.values() if not kept.is_confirmed]
-            oldest = min(unconfirmed, key=lambda kept: kept.created_at, default=next(iter(peer.sessions.values())))
-            self._remove(oldest)
+        self._displace([kept for kept in reversed(peer.sessions.values()) if not kept.is_confirmed])
         # In front: a session that has not been heard from yet is not the peer's latest.
         peer.sessions = {session.local_index: session, **peer.sessions}
         self._sessions[session.local_index] = session
+
+    def _displace(self, kept: list[Session]) -> None:
+        """Make room for one more beside these, all confirmed or all not; the first goes first."""
+        for session in kept[: max(0, len(kept) - self.max_sessions_per_peer + 1)]:
+            self._remove(session)
 
     def _remove(self, session: Session) -> None:
         del self._sessions[session.local_index]

@@ -46,6 +46,8 @@ def test_sessions_of_a_peer_are_bounded_and_the_idle_go_first() -> None:
     for session in (sessions[1], sessions[2], sessions[0]):
         pair.deliver(session.seal(b"x", pair.clock))
     newest = pair.shake_hands()
+    assert pair.listener.session_count == 4, "one of them unconfirmed"
+    pair.deliver(newest.seal(b"x", pair.clock))
     assert pair.listener.session_count == 3
     assert pair.listener.receive(sessions[1].seal(b"x", pair.clock), SOURCE, pair.clock) == []
     assert pair.listener.stats.unknown_session == 1
@@ -56,13 +58,13 @@ def test_sessions_of_a_peer_are_bounded_and_the_idle_go_first() -> None:
 def test_unconfirmed_sessions_never_push_out_live_ones() -> None:
     """After a restart of the listener, recorded initiations could be replayed; and anyone with the key can ask for many."""
     pair = Pair(max_sessions_per_peer=3)
-    live = [pair.shake_hands() for _ in range(2)]
+    live = [pair.shake_hands() for _ in range(3)]
     for session in live:
         pair.deliver(session.seal(b"x", pair.clock))
     for _ in range(10):
         pair.clock += 1
         pair.answer(pair.initiation())
-    assert pair.listener.session_count == 3
+    assert pair.listener.session_count == 6
     for session in live:
         pair.deliver(session.seal(b"x", pair.clock))
 
@@ -74,6 +76,18 @@ def test_of_the_unconfirmed_the_oldest_goes() -> None:
     for session in sessions[1:]:
         pair.deliver(session.seal(b"x", pair.clock))
     assert pair.listener.receive(sessions[0].seal(b"x", pair.clock), SOURCE, pair.clock) == []
+
+
+def test_processes_that_start_together_do_not_push_out_each_other() -> None:
+    pair = Pair(max_sessions_per_peer=2)
+    for session in [pair.shake_hands() for _ in range(2)]:
+        pair.deliver(session.seal(b"x", pair.clock))
+    starting = [pair.shake_hands() for _ in range(2)]
+    for session in starting:
+        pair.deliver(session.seal(b"x", pair.clock))
+    for session in starting:
+        pair.deliver(session.seal(b"y", pair.clock))
+    assert pair.listener.session_count == 2
 
 
 def test_expired_sessions_make_room() -> None:
