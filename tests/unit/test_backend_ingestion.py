@@ -288,11 +288,11 @@ class TestTimeToLive:
             assert_expired(state, guard)
             assert backend.object() is None
 
-    def test_in_its_last_moment_nothing_is_begun(self, backend, guard):
+    def test_in_its_last_moment_nothing_is_begun(self, backend):
         """S3 may take its time, and the sender does not wait for it."""
         received_at = backend.now
         backend.now += 4.6
-        assert_expired(only(backend.deliver(Sender(BODY).source(), received_at=received_at)), guard)
+        assert only(backend.deliver(Sender(BODY).source(), received_at=received_at)).type is not StateType.COMPLETE
         assert backend.object() is None
 
     def test_just_before_it_is_written(self, backend):
