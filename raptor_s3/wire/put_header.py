@@ -74,7 +74,10 @@ def build_put_header(fields: Mapping[str, Any]) -> bytes:
     """
     if reason := _objection(fields):
         raise ValueError(reason)
-    header = _ENCODER.encode(fields).encode()
+    try:
+        header = _ENCODER.encode(fields).encode()
+    except UnicodeEncodeError:
+        raise ValueError(_not_unicode(fields)) from None
     if len(header) > MAX_HEADER:
         raise ValueError(f"put header of {len(header)} octets is longer than {MAX_HEADER}")
     return len(header).to_bytes(2, "big") + header
@@ -93,12 +96,16 @@ def split_put_object(data: Buffer) -> tuple[dict[str, Any], memoryview]:
     if len(view) < end:
         raise MalformedPacket(f"put header of {end - 2} octets in an object of {len(view)}")
     try:
-        fields = _DECODER.decode(str(view[2:end], "utf-8"))
+        text = str(view[2:end], "utf-8")
+        fields = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedPacket(f"put header is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise MalformedPacket("put header is not a JSON object")
     if reason := _objection(fields):
+        raise MalformedPacket(reason)
+    # UTF-8 has no lone surrogates, only an escape can bring one in.
+    if "\\u" in text and (reason := _not_unicode(fields)):
         raise MalformedPacket(reason)
     return fields, view[end:]
 
@@ -111,31 +118,37 @@ def crc32_field(body: Buffer) -> str:
 def _objection(fields: Mapping[str, Any]) -> str:
     for name, value in fields.items():
         expected = _TYPES.get(name)
-        if expected is None:
-            return f"{name!r} can't travel in a put header"
         if type(value) is not expected:
+            if expected is None:
+                return f"{name!r} can't travel in a put header"
             return f"{name} is {type(value).__name__}, expected {expected.__name__}"
-        if isinstance(value, str) and not _is_unicode(value):
-            return f"{name} is no Unicode text"
-    for name in ("Bucket", "Key", "ChecksumCRC32", TIME_TO_LIVE):
-        if not fields.get(name):
-            return f"put header lacks {name}"
-    if ":" in fields["Bucket"]:
+    get = fields.get
+    bucket, key, ttl_ms = get("Bucket"), get("Key"), get(TIME_TO_LIVE)
+    if not (bucket and key and ttl_ms and get("ChecksumCRC32")):
+        lacking = next(name for name in ("Bucket", "Key", "ChecksumCRC32", TIME_TO_LIVE) if not get(name))
+        return f"put header lacks {lacking}"
+    if ":" in bucket:
         return "Bucket is an ARN: a policy names buckets only"
-    if len(fields["Key"].encode()) > MAX_KEY_BYTES:
+    if len(key) > MAX_KEY_BYTES or (not key.isascii() and len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES):
         return f"key is longer than {MAX_KEY_BYTES} octets"
-    if not 0 < fields[TIME_TO_LIVE] <= MAX_TTL_MS:
-        return f"{TIME_TO_LIVE} of {fields[TIME_TO_LIVE]} is not within 1..{MAX_TTL_MS}"
-    metadata: Mapping[str, Any] = fields.get("Metadata", {})
-    if not all(isinstance(value, str) for value in metadata.values()):
+    if not 0 < ttl_ms <= MAX_TTL_MS:
+        return f"{TIME_TO_LIVE} of {ttl_ms} is not within 1..{MAX_TTL_MS}"
+    metadata = get("Metadata")
+    if metadata and not all(isinstance(value, str) for value in metadata.values()):
         return "Metadata has a value that is not a string"
-    if not all(_is_unicode(name) and _is_unicode(value) for name, value in metadata.items()):
-        return "Metadata is no Unicode text"
+    return ""
+
+
+def _not_unicode(fields: Mapping[str, Any]) -> str:
+    """What holds a lone surrogate (JSON's \\ud800): nothing can send that. "" for nothing."""
+    for name, value in fields.items():
+        texts = [text for item in value.items() for text in item] if isinstance(value, dict) else [value]
+        if not all(_is_unicode(text) for text in texts if isinstance(text, str)):
+            return f"{name} is no Unicode text"
     return ""
 
 
 def _is_unicode(text: str) -> bool:
-    """False where a lone surrogate stands (JSON's \\ud800): nothing can send that."""
     try:
         return text.isascii() or text.encode() is not None
     except UnicodeEncodeError:

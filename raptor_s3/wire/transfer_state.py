@@ -29,6 +29,7 @@ MAX_RECEIVED: Final = 0xFFFF
 
 _HEAD: Final = struct.Struct(">IBHBB")
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_DECODER: Final = json.JSONDecoder()
 
 
 class StateType(enum.IntEnum):
@@ -94,7 +95,7 @@ def parse_transfer_state(data: Buffer) -> TransferState:
     try:
         object_id = str(view[_HEAD.size : end], "utf-8")
         if len(view) > end:
-            fields = json.loads(str(view[end:], "utf-8"))
+            fields = _DECODER.decode(str(view[end:], "utf-8"))
     except (ValueError, RecursionError) as error:
         raise MalformedPacket(f"transfer state does not parse: {error}") from None
     if fields is not None and not isinstance(fields, dict):
