@@ -63,5 +63,12 @@ class RoundTrip:
     def _timeout_s(self) -> float:
         if self.smoothed_s is None:
             return INITIAL_TIMEOUT_S
-        slack_s = max(4 * self.variation_s, GRANULARITY_S, self.smoothed_s * MARGIN)
-        return min(max(self.smoothed_s + slack_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
+        slack_s = 4 * self.variation_s
+        if slack_s < GRANULARITY_S:
+            slack_s = GRANULARITY_S
+        if slack_s < self.smoothed_s * MARGIN:
+            slack_s = self.smoothed_s * MARGIN
+        timeout_s = self.smoothed_s + slack_s
+        if timeout_s < MIN_TIMEOUT_S:
+            return MIN_TIMEOUT_S
+        return timeout_s if timeout_s < MAX_TIMEOUT_S else MAX_TIMEOUT_S
