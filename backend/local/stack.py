@@ -270,6 +270,7 @@ class LocalStack:
             "PolicyJson": json.dumps(self._policy),
             "Destination": self.destination,
             "UseProxylity": "true",
+            "DeployEncoder": "true",
             "ProxylityServiceToken": self._make_stub(),
             "ProxylityApiKey": "local",
             "ProxylityServiceRoleArn": "arn:aws:iam::000000000000:role/local",

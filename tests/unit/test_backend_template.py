@@ -68,7 +68,23 @@ def test_roles_name_actions_and_resources():
     for name, statement in found:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert statement["Resource"] != "*", name
+        if statement["Effect"] == "Deny":
+            continue
         assert all(action == {"Ref": "ObjectActions"} or "*" not in action for action in actions), name
+
+
+@pytest.mark.parametrize("bucket", ["ObjectsBucket", "StagingBucket"])
+def test_buckets_take_nothing_without_tls(bucket):
+    (statement,) = properties(f"{bucket}Policy")["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert RESOURCES[f"{bucket}Policy"].get("Condition") == RESOURCES[bucket].get("Condition")
+
+
+def test_the_encoder_is_there_when_it_is_asked_for():
+    parts = ("EncoderFunction", "EncoderRole", "EncoderLogGroup")
+    assert {RESOURCES[name]["Condition"] for name in parts} == {"DeploysEncoder"}
+    assert TEMPLATE["Parameters"]["DeployEncoder"]["Default"] == "false"
 
 
 def test_the_environment_is_what_the_code_reads():
