@@ -101,7 +101,7 @@ def make_client(service: str) -> Any:
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=2,
-        read_timeout=10,
+        read_timeout=5 if service == "s3" else 10,  # how long an attempt that was begun in time may go on past it
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         tcp_keepalive=True,

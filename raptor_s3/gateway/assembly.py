@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 AWS_READ_TIMEOUT_S: Final = 10
+HASTY_READ_TIMEOUTS_S: Final = (1, 3)
+"""Of S3 clients for puts with little time left."""
 LAMBDA_READ_TIMEOUT_S: Final = 60
 MAX_WAITING_WRITES: Final = 16_384
 """Four peers' worth of CollectorLimits.max_transfers_per_peer; their bytes are bounded by the Collector."""
@@ -90,7 +92,8 @@ class Gateway:
         sink: Sink = NullSink()
         if settings.sink == "s3":
             client = _client("s3", settings, AWS_READ_TIMEOUT_S)
-            sink = S3Sink(client, self.server.completions, workers=settings.workers, limit=MAX_WAITING_WRITES)
+            hasty = [(timeout_s, _client("s3", settings, timeout_s)) for timeout_s in HASTY_READ_TIMEOUTS_S]
+            sink = S3Sink(client, self.server.completions, workers=settings.workers, limit=MAX_WAITING_WRITES, hasty=hasty)
         self._direct = DirectReceiver(
             Collector(settings.collector_limits()),
             sink,

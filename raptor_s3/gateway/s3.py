@@ -9,6 +9,8 @@
 Between attempts a cancel is honoured; during one it waits for S3's word. boto3's own retries are off: they know neither
 the time to live nor cancels.
 
+An attempt waits for S3 about as long as there is time left: of clients with several read timeouts it takes the one that fits.
+
 Invariant: no attempt begins after the deadline or after a cancel; CANCELLED is said only when no attempt can have written.
 """
 
@@ -26,7 +28,7 @@ from raptor_s3.receiver.outcome import CANCELLED, Outcome, given_up
 from raptor_s3.wire.transfer_state import StateType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from raptor_s3.gateway.sink import ObjectWrite
 
@@ -37,7 +39,10 @@ MAX_BACKOFF_S: Final = 2.0
 
 
 class S3Sink:
-    """Writes objects by PutObject. At most `limit` writes wait for one of `workers` threads."""
+    """Writes objects by PutObject. At most `limit` writes wait for one of `workers` threads.
+
+    `hasty`: (read timeout in seconds, client), the shortest first, for attempts that have less time than `client` takes.
+    """
 
     def __init__(
         self,
@@ -46,16 +51,18 @@ class S3Sink:
         *,
         workers: int = 16,
         limit: int = 1024,
+        hasty: Sequence[tuple[float, Any]] = (),
         clock: Callable[[], float] = clock.now,
     ) -> None:
         self._client = client
+        self._hasty = hasty
         self._completions = completions
         self._pool = WorkerPool("s3", threads=workers, limit=limit)
         self._clock = clock
         self._puts: dict[ObjectWrite, _Put] = {}
 
     def submit(self, write: ObjectWrite, done: Callable[[Outcome], None]) -> bool:
-        put = _Put(self._client, write, self._clock)
+        put = _Put(self._client, self._hasty, write, self._clock)
 
         def finish(outcome: Outcome) -> None:
             del self._puts[write]
@@ -96,8 +103,9 @@ class _Put:
     job: Callable[[], None]
     finish: Callable[[Outcome], None]
 
-    def __init__(self, client: Any, write: ObjectWrite, clock: Callable[[], float]) -> None:
+    def __init__(self, client: Any, hasty: Sequence[tuple[float, Any]], write: ObjectWrite, clock: Callable[[], float]) -> None:
         self._client = client
+        self._hasty = hasty
         self._write = write
         self._clock = clock
         self._attempted_at: float | None = None  # since when an attempt may have written
@@ -120,7 +128,7 @@ class _Put:
             if self.cancelled.is_set() or begun >= self._write.deadline:
                 return given_up("gateway", may_have_written=self._attempted_at is not None)
             try:
-                response = self._client.put_object(Body=body, **parameters)
+                response = self._client_for(self._write.deadline - begun).put_object(Body=body, **parameters)
             except s3_answers.FAILURES as error:
                 failure = s3_answers.failure("gateway", error)
                 if s3_answers.is_in_the_way(error) and self._attempted_at is not None:
@@ -135,6 +143,15 @@ class _Put:
             wait_s = backoff_s * random.uniform(0.5, 1.0)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
             self.cancelled.wait(min(wait_s, max(0.0, self._write.deadline - self._clock())))
+
+    def _client_for(self, remaining_s: float) -> Any:
+        """The most patient of the hasty clients, where there is less time than for two of its timeouts."""
+        chosen = self._client
+        for timeout_s, client in reversed(self._hasty):
+            if remaining_s >= 2 * timeout_s:
+                break
+            chosen = client
+        return chosen
 
     def _own_write(self, elapsed_s: float) -> Outcome | None:
         fields, body = self._write.parameters, self._write.body

@@ -250,6 +250,24 @@ def test_a_cancel_between_attempts_is_honoured(s3, trouble, expected):
     rig.sink.close(5)
 
 
+@pytest.mark.parametrize(("ttl_s", "patient"), [(1.5, "1"), (4.0, "3"), (20.0, "10")])
+def test_an_attempt_waits_no_longer_than_there_is_time(s3, ttl_s, patient):
+    class Client:
+        def __init__(self, name):
+            self.name = name
+
+        def put_object(self, **_):
+            used.append(self.name)
+            return {}
+
+    used = []
+    completions = Completions(lambda: None)
+    sink = S3Sink(Client("10"), completions, workers=1, hasty=[(1, Client("1")), (3, Client("3"))])
+    sink.submit(ObjectWrite({"Bucket": "b", "Key": "k"}, memoryview(BODY), clock.now() + ttl_s), lambda _: None)
+    sink.close(5)
+    assert used == [patient]
+
+
 def test_a_full_sink_refuses(s3):
     rig = Rig(s3.url, limit=1)
     s3.hold = threading.Event()
