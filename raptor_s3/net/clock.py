@@ -11,6 +11,10 @@ import functools
 import struct
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 # Two estimates of one boot's time differ by clock adjustments only; a reboot moves it by the whole uptime.
@@ -18,14 +22,10 @@ _BOOT_TIME_TOLERANCE_S = 5.0
 _ESTIMATED = b"estimate"
 
 if hasattr(time, "CLOCK_BOOTTIME"):
-
-    def now() -> float:
-        """Seconds since boot, suspend included."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    now: Callable[[], float] = functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    """Seconds since boot, suspend included."""
 elif sys.platform == "darwin":  # pragma: no cover - time.monotonic stops during sleep there, CLOCK_MONOTONIC does not
-
-    def now() -> float:
-        return time.clock_gettime(time.CLOCK_MONOTONIC)
+    now = functools.partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 else:  # pragma: no cover
     now = time.monotonic
 

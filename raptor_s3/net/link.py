@@ -12,7 +12,7 @@ import contextlib
 import errno
 import logging
 import os
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, TransferCancelled, WireGuardError
@@ -42,6 +42,7 @@ REMEMBER_SIZE_S: Final = 3600.0
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
+_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
@@ -49,7 +50,7 @@ _NEVER: Final = float("inf")
 
 def new_transfer_id() -> str:
     """A fresh 128-bit transfer id: 22 base64url letters (DESIGN 3.2)."""
-    return urlsafe_b64encode(os.urandom(16))[:22].decode()
+    return b2a_base64(os.urandom(16))[:22].translate(_BASE64URL).decode()
 
 
 class Put:

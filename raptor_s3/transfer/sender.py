@@ -44,6 +44,7 @@ class Sender:
         self._large: deque[OutgoingTransfer] = deque()
         self._cancels: list[OutgoingTransfer] = []
         self._timers: list[tuple[float, str]] = []
+        self._new: list[OutgoingTransfer] = []  # those that may not have a timer yet
         self._flight_bytes = 0
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class Sender:
             raise ValueError("object id is in use")
         self._transfers[transfer.object_id] = transfer
         self._enqueue(transfer)
-        self._set_timer(transfer, transfer.ends_at)
+        self._new.append(transfer)
 
     @property
     def has_queue(self) -> bool:
@@ -150,12 +151,17 @@ class Sender:
 
     def get_timer(self) -> float:
         """When `handle_timer` is due; infinity for never."""
+        if self._new:
+            new, self._new = self._new, []
+            for transfer in new:  # most have been sent meanwhile
+                if transfer.timer_due == _NEVER and self._transfers.get(transfer.object_id) is transfer:
+                    self._set_timer(transfer, transfer.get_timer())
         return self._timers[0][0] if self._timers else _NEVER
 
     def handle_timer(self, now: float) -> int:
         """Act on the time. Returns the longest row of unanswered questions among the transfers that asked again."""
         worst = 0
-        while self._timers and self._timers[0][0] <= now:
+        while self.get_timer() <= now:
             due, object_id = heapq.heappop(self._timers)
             transfer = self._transfers.get(object_id)
             if transfer is None or transfer.timer_due != due:
@@ -183,6 +189,8 @@ class Sender:
         if self._transfers.pop(transfer.object_id, None) is not None:
             transfer.backlog = 0
             self._flight_bytes -= transfer.flight_bytes
+            if not self._transfers:
+                self._timers.clear()
 
     def change_session(self, transfer: OutgoingTransfer, now: float) -> None:
         """`transfer` goes on under new keys: see OutgoingTransfer.change_session."""
