@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from raptor_s3.codec import ObjectEncoder
 from raptor_s3.gateway.endpoint import Burst
+from raptor_s3.net import clock
 from raptor_s3.wire.datagram import FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram, datagram_prefix, parse_datagram, plan_object
 from raptor_s3.wire.put_header import build_put_header, crc32_field
 from raptor_s3.wire.transfer_state import parse_transfer_state
@@ -321,12 +322,12 @@ def stages(size: int, datagrams: int) -> list[tuple[str, float]]:
         policy,
         Stats(),
         send=lambda origin, payload: answers.append((origin, payload)),
-        clock=time.monotonic,
+        clock=clock.now,
     )
 
     def direct_all() -> None:
         for plaintext in plaintexts:
-            direct.receive(None, peer_key, plaintext, time.monotonic())
+            direct.receive(None, peer_key, plaintext, clock.now())
 
     def turn_all() -> None:
         while loopback.bursts:
@@ -347,7 +348,7 @@ def stages(size: int, datagrams: int) -> list[tuple[str, float]]:
             Policy({key_to_base64(peer_key): Grant("peer p", (Rule("data"),))}),
             Stats(),
             send=server.send,
-            clock=time.monotonic,
+            clock=clock.now,
         )
     )
     rows.append(("all but system calls", timed(turn_all)))

@@ -7,10 +7,11 @@ import tracemalloc
 import pytest
 from test_gateway_receiver import DONE, Rig, put
 
-from raptor_s3.codec import ObjectEncoder, ObjectTransmissionInformation
+from raptor_s3.codec import ObjectDecoder, ObjectEncoder, ObjectTransmissionInformation
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.net import clock
+from raptor_s3.transfer import incoming
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram, build_datagram, plan_object
 from raptor_s3.wire.put_header import split_put_object
@@ -81,6 +82,33 @@ def test_answers_go_early_only_when_their_time_to_live_has_passed():
     rig.now += 100
     rig.receiver.handle_timer(rig.now)
     assert rig.collector.tombstones == 0
+
+
+def test_symbols_that_never_decode_end_their_transfer(monkeypatch):
+    """Symbols that depend on each other can be picked among 2^24; each costs memory that the object's size doesn't tell."""
+
+    class Singular(ObjectDecoder):
+        def _decode(self, sbn, block):
+            block.missing = 1
+
+    monkeypatch.setattr(incoming, "ObjectDecoder", Singular)
+    collector = Collector()
+    oti = ObjectTransmissionInformation(2000, 1000, 1)
+    events, held = (), 0
+    for esi in range(1000):
+        held = max(held, collector.bytes_held)
+        for _ in range(2):  # what comes twice is not charged twice
+            events = events or [
+                event
+                for event in collector.receive(b"peer", Datagram("x" * 22, oti, PUT, 0, esi, bytes(1000)), 0.0)
+                if event.state.is_final
+            ]
+        if events:
+            break
+    assert 60 < esi < 80
+    assert held > 60_000
+    assert events[0].state.type is StateType.CANCELLED
+    assert collector.bytes_held == 0
 
 
 def test_trickling_duplicates_keep_no_transfer_alive():
