@@ -253,8 +253,8 @@ class Collector:
                         self._schedule(transfer, transfer.due)
                 continue
             tombstone = self._tombstones.get(key)
-            if tombstone is not None and tombstone.repeat_to is not None and tombstone.state is not None:
-                events.append(SendState(tombstone.state, tombstone.repeat_to))
+            if tombstone is not None and tombstone.repeat_to is not None and (state := tombstone.state) is not None:
+                events.append(SendState(state, tombstone.repeat_to))
                 tombstone.repeat_to = None
         while self._transfers:
             transfer = next(iter(self._transfers.values()))
@@ -431,17 +431,19 @@ class Collector:
             keep_s = max(2 * source.ttl_s, keep_s)
             spent_at = source.first_at + 1.25 * source.ttl_s  # TtlMs, and the time that stray symbols have to settle
         tombstone = self._tombstones.add(key, answer, oti, now, keep_s, spent_at)
-        return self._reply(tombstone, key, origin, is_lossy, now)
+        return self._reply(tombstone, key, answer, origin, is_lossy, now)
 
     def _answer(self, tombstone: Tombstone, key: TransferKey, origin: Any, now: float) -> Sequence[Event]:
         """Somebody asks about a finished transfer: by a late symbol of its flight, by a new one, by a cancel."""
         is_question = now - tombstone.answered_at >= ECHO_S
         if not is_question and tombstone.answers > 1:
             return _NOTHING
-        return self._reply(tombstone, key, origin, is_question, now)
+        return self._reply(tombstone, key, tombstone.state, origin, is_question, now)
 
-    def _reply(self, tombstone: Tombstone, key: TransferKey, origin: Any, twice: bool, now: float) -> Sequence[Event]:
-        if tombstone.state is None:
+    def _reply(
+        self, tombstone: Tombstone, key: TransferKey, state: TransferState | None, origin: Any, twice: bool, now: float
+    ) -> Sequence[Event]:
+        if state is None:
             return _NOTHING
         tombstone.answered_at = now
         tombstone.answers += 1
@@ -449,7 +451,7 @@ class Collector:
             tombstone.answers += 1
             tombstone.repeat_to = origin
             self._set_timer(now + REPEAT_S, key)
-        return (SendState(tombstone.state, origin),)
+        return (SendState(state, origin),)
 
     def _busy(self, transfer: _Transfer, sbn: int, now: float) -> Sequence[Event]:
         if now - transfer.answered_at < ECHO_S:
