@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from raptor_s3.errors import HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.channel import PlainChannel, WireGuardChannel
-from raptor_s3.net.link import PAUSE_S, Link, Put, new_transfer_id
+from raptor_s3.net.link import PAUSE_S, Link
+from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.session_store import DEFAULT, SessionStore
 from raptor_s3.net.settings import EndpointSettings
 from raptor_s3.net.udp import Readiness, resolve
@@ -162,7 +163,7 @@ class Engine:
             else:  # a second interrupt came while the lock was somebody else's
                 with contextlib.suppress(RuntimeError):
                     threading.Thread(target=self._leave_later, args=(link, put), daemon=True).start()
-        return _outcome(put, clock.now() - started_at)
+        return put.outcome(clock.now() - started_at)
 
     def _leave(self, link: Link, put: Put) -> None:
         """The caller of `put` goes away. Releases the lock."""
@@ -309,7 +310,7 @@ class Engine:
             return
         for put in self._followers:
             if not put.is_done:
-                _wake(put)
+                put.wake_up()
                 return
         if self._futures:
             self._wake_pump()
@@ -328,7 +329,7 @@ class Engine:
                     self._futures -= 1
                     self._resolvable.put(put)
                 else:
-                    _wake(put)
+                    put.wake_up()
         if (
             self._polling_until > now
             and self._readiness is not None
@@ -380,13 +381,13 @@ class Engine:
     def _run_resolver(self) -> None:
         resolvable = self._resolvable
         while True:
-            _resolve_future(resolvable.get())
+            resolvable.get().resolve_future()
 
     def _hand_over_to_followers(self) -> None:
         if self._leader is None:
             for put in self._followers:
                 if not put.is_done:
-                    _wake(put)
+                    put.wake_up()
                     return
 
     # Opening and closing
@@ -463,30 +464,6 @@ class Engine:
             link.close()
         if readiness is not None:
             readiness.close()
-
-
-def _wake(put: Put) -> None:
-    wake, put.wake = put.wake, None
-    if wake is not None:
-        wake.release()
-
-
-def _resolve_future(put: Put) -> None:
-    future, started_at = put.future
-    try:
-        outcome = _outcome(put, clock.now() - started_at)
-    except Exception as error:
-        future.set_exception(error)
-    else:
-        future.set_result(outcome)
-
-
-def _outcome(put: Put, elapsed_s: float) -> PutOutcome:
-    if put.error is not None:
-        raise put.error
-    stats = put.transfer.stats
-    stats.elapsed_s = elapsed_s
-    return PutOutcome(put.transfer.answer or {}, stats)
 
 
 def _after_fork_in_child() -> None:

@@ -11,19 +11,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
-from binascii import b2a_base64
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, TransferCancelled, WireGuardError
-from raptor_s3.net import clock
+from raptor_s3.net import memory
+from raptor_s3.net.memory import DATAGRAM_SIZES
+from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.udp import MessageTooLong, Socket
 from raptor_s3.transfer.outcome import Ending, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer
-from raptor_s3.transfer.path import Learned
 from raptor_s3.transfer.probe import Probe
 from raptor_s3.transfer.sender import Sender
-from raptor_s3.wire.datagram import MAX_DATAGRAM
 from raptor_s3.wire.transfer_state import parse_transfer_state
 
 if TYPE_CHECKING:
@@ -36,43 +34,12 @@ _log = logging.getLogger(__name__)
 
 DEAD_AFTER: Final = 2
 """Unanswered questions in a row after which the session may be dead: shake hands beside them."""
-SMALLER_DATAGRAMS: Final = (MAX_DATAGRAM, 1200, 900, 508)
-"""Sizes to try when datagrams don't fit the path. 508, and WireGuard's octets, fit what any IPv4 host must take (RFC 791)."""
-REMEMBER_SIZE_S: Final = 3600.0
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
-_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
-
-
-def new_transfer_id() -> str:
-    """A fresh 128-bit transfer id: 22 base64url letters (DESIGN 3.2)."""
-    return b2a_base64(os.urandom(16))[:22].translate(_BASE64URL).decode()
-
-
-class Put:
-    """One call of the engine: its transfer, and how it ended."""
-
-    __slots__ = ("cause", "error", "future", "is_done", "is_replacement", "sealer", "shorter", "transfer", "wake", "was_moved")
-
-    def __init__(self, transfer: OutgoingTransfer) -> None:
-        self.transfer = transfer
-        self.is_done = False
-        self.error: Exception | None = None
-        self.cause: Exception | None = None  # why it was given up
-        self.sealer: Sealer | None = None
-        self.is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
-        self.shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
-        self.was_moved = False  # to new keys, because nothing was answered under the old ones
-        self.wake: Any = None
-        self.future: Any = None
-
-    @property
-    def has_sent(self) -> bool:
-        return self.transfer.has_started or self.is_replacement
 
 
 class Link:
@@ -82,8 +49,9 @@ class Link:
         """Raises OSError when there is no way to any of the addresses."""
         self.settings = settings
         self.channel = channel
-        self.sender = Sender(now, cap=settings.cap, learned=_learned(channel.load_learned()))
-        self.max_datagram = _learned_size(channel.load_learned())
+        record = channel.load_learned()
+        self.sender = Sender(now, cap=settings.cap, learned=memory.parse_path(record))
+        self.max_datagram = memory.parse_max_datagram(record)
         self.ended: list[Put] = []
         self.malformed = 0
         self.is_blocked = False
@@ -282,7 +250,7 @@ class Link:
                 elif silences >= DEAD_AFTER <= transfer.silences:
                     self.channel.suspect(sealer, now)
                     sealer = None
-            if put.was_moved and transfer.silences and not transfer.is_heard and transfer.datagram_size > SMALLER_DATAGRAMS[-1]:
+            if put.was_moved and transfer.silences and not transfer.is_heard and transfer.datagram_size > DATAGRAM_SIZES[-1]:
                 # A handshake passes, and what is longer does not (RFC 8899 calls it a black hole).
                 self._shorten(put, now)
         if self.channel.renewed:
@@ -380,7 +348,7 @@ class Link:
         Under a new transfer id, which is safe only when nothing of the old one has left, or will ever be written.
         """
         size = put.transfer.datagram_size
-        self.max_datagram = next((smaller for smaller in SMALLER_DATAGRAMS if smaller < size), SMALLER_DATAGRAMS[-1])
+        self.max_datagram = next((smaller for smaller in DATAGRAM_SIZES if smaller < size), DATAGRAM_SIZES[-1])
         _log.debug("%s: datagrams of %d octets do not fit, going on with %d", self.settings.url, size, self.max_datagram)
         if is_unsent and size > self.max_datagram:
             self._replace(put, now)
@@ -485,41 +453,9 @@ class Link:
     def save(self) -> None:
         """Keep what was learned and received for the next process."""
         self.channel.rest()
-        learned = self.sender.learned
-        if learned.srtt_s is not None:
-            changes: dict[str, Any] = {"path": learned._asdict(), "max_datagram": None}
-            if self.max_datagram < MAX_DATAGRAM:
-                changes["max_datagram"] = {"octets": self.max_datagram, "until": clock.wall_time() + REMEMBER_SIZE_S}
-            self.channel.save_learned(changes)
+        self.channel.save_learned(memory.build(self.sender.learned, self.max_datagram))
 
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-def _learned(record: dict[str, Any]) -> Learned | None:
-    """What an earlier process kept; None for anything that does not look like it."""
-    path = record.get("path")
-    if not isinstance(path, dict):
-        return None
-    values = {name: path.get(name) for name in Learned._fields}
-    if not all(value is None or (type(value) in (int, float) and 0 <= value < 1e12) for value in values.values()):
-        return None
-    default = Learned()
-    return Learned(
-        values["srtt_s"] or None,
-        values["rttvar_s"] or 0.0,
-        default.loss if values["loss"] is None else values["loss"],
-        values["rate"] or None,
-    )
-
-
-def _learned_size(record: dict[str, Any]) -> int:
-    """The largest datagram that was found to fit, for a while: a path may become wider."""
-    entry = record.get("max_datagram")
-    if isinstance(entry, dict) and entry.get("octets") in SMALLER_DATAGRAMS:
-        until = entry.get("until")
-        if isinstance(until, int | float) and clock.wall_time() < until < clock.wall_time() + 2 * REMEMBER_SIZE_S:
-            return int(entry["octets"])
-    return MAX_DATAGRAM

@@ -1,0 +1,58 @@
+"""What is remembered of a path between processes, as it stands in the endpoint's learned record.
+
+    "path": {"srtt_s", "rttvar_s", "loss", "rate"}        "max_datagram": {"octets", "until"}
+
+Invariant: whatever the record holds, what comes out is usable.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from raptor_s3.net import clock
+from raptor_s3.transfer.path import Learned
+from raptor_s3.wire.datagram import MAX_DATAGRAM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DATAGRAM_SIZES: Final = (MAX_DATAGRAM, 1200, 900, 508)
+"""Sizes to try when datagrams don't fit the path. 508, and WireGuard's octets, fit what any IPv4 host must take (RFC 791)."""
+REMEMBER_SIZE_S: Final = 3600.0
+
+
+def build(learned: Learned, max_datagram: int) -> dict[str, Any]:
+    """The changes to the learned record."""
+    changes: dict[str, Any] = {"max_datagram": None}
+    if learned.srtt_s is not None:
+        changes["path"] = learned._asdict()
+    if max_datagram < MAX_DATAGRAM:
+        changes["max_datagram"] = {"octets": max_datagram, "until": clock.wall_time() + REMEMBER_SIZE_S}
+    return changes
+
+
+def parse_path(record: Mapping[str, Any]) -> Learned | None:
+    """What an earlier process kept; None for anything that does not look like it."""
+    path = record.get("path")
+    if not isinstance(path, dict):
+        return None
+    values = {name: path.get(name) for name in Learned._fields}
+    if not all(value is None or (type(value) in (int, float) and 0 <= value < 1e12) for value in values.values()):
+        return None
+    default = Learned()
+    return Learned(
+        values["srtt_s"] or None,
+        values["rttvar_s"] or 0.0,
+        default.loss if values["loss"] is None else values["loss"],
+        values["rate"] or None,
+    )
+
+
+def parse_max_datagram(record: Mapping[str, Any]) -> int:
+    """The largest datagram that was found to fit, for a while: a path may become wider."""
+    entry = record.get("max_datagram")
+    if isinstance(entry, dict) and entry.get("octets") in DATAGRAM_SIZES:
+        until = entry.get("until")
+        if isinstance(until, int | float) and clock.wall_time() < until < clock.wall_time() + 2 * REMEMBER_SIZE_S:
+            return int(entry["octets"])
+    return MAX_DATAGRAM
