@@ -42,12 +42,6 @@ def _row_of(symbols: int) -> int:
     return low
 
 
-def padded_symbols(symbols: int) -> int:
-    """K' for K = `symbols`. ValueError unless 1 <= K <= 56,403."""
-    return SYSTEMATIC_INDICES[_row_of(symbols)][0]
-
-
-@lru_cache(maxsize=256)
 def plan_header(symbols: int, table: DegreeTable = DegreeTable.RFC6330) -> bytes:
     """The header of the plan for K = `symbols`: a plan in its own right, without a generator.
 
