@@ -24,39 +24,30 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from raptor_s3.codec import ObjectDecoder
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.transfer.bounds import CollectorLimits, check_bounds
+from raptor_s3.transfer.collecting import CollectedTransfer, Peer, source_symbols
 from raptor_s3.transfer.events import CancelWrite, Event, ObjectReady, SendState, TransferKey
 from raptor_s3.transfer.tombstones import Tombstones
-from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER
+from raptor_s3.wire.datagram import FLAG_CANCEL
 from raptor_s3.wire.put_header import MAX_TTL_MS, TIME_TO_LIVE, split_put_object
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raptor_s3.codec import ObjectTransmissionInformation
+    from raptor_s3.codec import ObjectDecoder
     from raptor_s3.transfer.tombstones import Tombstone
     from raptor_s3.wire.datagram import Datagram
 
 __all__ = ["CancelWrite", "Collector", "CollectorLimits", "CollectorStats", "Event", "ObjectReady", "SendState", "TransferKey"]
 
-REPORT_EVERY: Final = 16
-"""Datagrams of one transfer between two reports; the first report comes after half as many."""
-REPORT_PAUSE_S: Final = 0.004
-REPORT_AT_MOST: Final = 128
-"""On a fast path there is a pause between two reports, and more datagrams."""
-REPORT_S: Final = 0.025
-"""On a thin link, a report goes out this often, if two datagrams have come."""
 QUIET_S: Final = 0.02
 """A transfer that is short of symbols reports when nothing has come for this long: its sender tops it up without a timeout."""
 PROGRESS_S: Final = 0.01
 """A write that takes longer than this is announced by type 2, so that the sender stops asking."""
 ECHO_S: Final = 0.03
 """Symbols later than this after a final state are a question (the answer was lost), earlier ones the tail of the flight."""
-LOSSY: Final = 0.004
-"""Share of a peer's datagrams lost above which confirmations are sent twice."""
 REPEAT_S: Final = 0.012
 """The second time comes so much later: what gets lost often gets lost together."""
 
@@ -90,92 +81,6 @@ class CollectorStats:
     finished: int = 0
 
 
-class _Peer:
-    """What is known of one peer: what it occupies, and how many of its datagrams get lost."""
-
-    __slots__ = ("bytes", "lost", "seen", "transfers")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.transfers = 0
-        self.seen = 0.0
-        self.lost = 0.0
-
-    def count(self, sent: int, received: int) -> None:
-        if self.seen > 500:
-            self.seen /= 2
-            self.lost /= 2
-        self.seen += sent
-        self.lost += sent - received
-
-    @property
-    def is_lossy(self) -> bool:
-        return self.lost > LOSSY * self.seen
-
-
-class _Transfer:
-    """One transfer that is collecting or being written."""
-
-    __slots__ = (
-        "answered_at",
-        "checked_at",
-        "completed_by",
-        "decoder",
-        "due",
-        "entry",
-        "esi",
-        "first_at",
-        "flags",
-        "highest",
-        "key",
-        "last_at",
-        "origin",
-        "oti",
-        "peer",
-        "progress_at",
-        "report_at",
-        "report_pause_s",
-        "reported_at",
-        "reserved_bytes",
-        "reserved_surplus",
-        "room",
-        "sbn",
-        "ttl_s",
-        "unreported",
-    )  # fmt: skip
-
-    def __init__(self, key: TransferKey, datagram: Datagram, peer: _Peer, reserved_bytes: int, now: float) -> None:
-        self.key = key
-        self.oti: ObjectTransmissionInformation = datagram.oti
-        self.flags = datagram.flags
-        self.peer = peer
-        self.reserved_bytes = reserved_bytes
-        self.first_at = self.last_at = self.progress_at = self.checked_at = now
-        self.answered_at = now
-        self.ttl_s = 0.0  # known once the put header is
-        self.room = _symbols(datagram.oti)  # symbols of undecoded blocks that are paid for and have not come
-        self.reserved_surplus = 0
-        self.origin: Any = None
-        self.due = _NEVER
-        self.entry = _NEVER  # when the one live entry in the timer heap comes up, not after `due`
-        self.unreported = 0
-        self.report_at = REPORT_EVERY // 2
-        self.report_pause_s = 0.0
-        self.reported_at = now
-        self.sbn = self.esi = 0
-        self.highest = [-1] * datagram.oti.source_blocks
-        self.completed_by = [-1] * datagram.oti.source_blocks  # ESI
-        self.decoder: ObjectDecoder | None = ObjectDecoder(datagram.oti, datagram.degree_table)  # None: being written
-
-    @property
-    def has_put_header(self) -> bool:
-        return bool(self.flags & FLAG_PUT_HEADER)
-
-    def block_complete(self, sbn: int) -> SendState:
-        state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.completed_by[sbn] + 1)
-        return SendState(state, self.origin)
-
-
 class Collector:
     """Receives the datagrams of any number of peers. One thread at a time.
 
@@ -186,9 +91,9 @@ class Collector:
     def __init__(self, limits: CollectorLimits | None = None) -> None:
         self.limits = limits or CollectorLimits()
         self.stats = CollectorStats()
-        self._transfers: OrderedDict[TransferKey, _Transfer] = OrderedDict()  # by `checked_at`
+        self._transfers: OrderedDict[TransferKey, CollectedTransfer] = OrderedDict()  # by `checked_at`
         self._tombstones = Tombstones(self.limits.tombstone_s)
-        self._peers: dict[bytes, _Peer] = {}
+        self._peers: dict[bytes, Peer] = {}
         self._bytes = 0
         self._timers: list[tuple[float, int, TransferKey]] = []
         self._sequence = 0
@@ -286,7 +191,7 @@ class Collector:
 
     # Collecting
 
-    def _open(self, key: TransferKey, datagram: Datagram, now: float) -> _Transfer | None:
+    def _open(self, key: TransferKey, datagram: Datagram, now: float) -> CollectedTransfer | None:
         limits, oti = self.limits, datagram.oti
         try:
             check_bounds(oti)
@@ -294,7 +199,12 @@ class Collector:
             self.stats.over_limits += 1
             return None
         peer = self._peer(key.peer_key)
-        size = oti.transfer_length + _TRANSFER_OVERHEAD + _BLOCK_OVERHEAD * oti.source_blocks + _SYMBOL_OVERHEAD * _symbols(oti)
+        size = (
+            oti.transfer_length
+            + _TRANSFER_OVERHEAD
+            + _BLOCK_OVERHEAD * oti.source_blocks
+            + _SYMBOL_OVERHEAD * source_symbols(oti)
+        )
         if (
             oti.transfer_length > limits.max_object_bytes
             or not self._fits(peer, size)
@@ -307,28 +217,28 @@ class Collector:
         peer.bytes += size
         peer.transfers += 1
         self._bytes += size
-        transfer = self._transfers[key] = _Transfer(key, datagram, peer, size, now)
+        transfer = self._transfers[key] = CollectedTransfer(key, datagram, peer, size, now)
         return transfer
 
-    def _peer(self, peer_key: bytes) -> _Peer:
+    def _peer(self, peer_key: bytes) -> Peer:
         peer = self._peers.get(peer_key)
         if peer is None:
             if len(self._peers) >= _MAX_IDLE_PEERS:
                 self._peers = {name: peer for name, peer in self._peers.items() if peer.transfers}
-            peer = self._peers[peer_key] = _Peer()
+            peer = self._peers[peer_key] = Peer()
         return peer
 
-    def _fits(self, peer: _Peer, size: int) -> bool:
+    def _fits(self, peer: Peer, size: int) -> bool:
         return peer.bytes + size <= self.limits.max_bytes_per_peer and self._bytes + size <= self.limits.max_bytes
 
-    def _has_place(self, peer_key: bytes, peer: _Peer, now: float) -> bool:
+    def _has_place(self, peer_key: bytes, peer: Peer, now: float) -> bool:
         """Whether the peer may have one more transfer or tombstone, if need be in the place of an old one."""
         free = self.limits.max_tombstones - len(self._tombstones) - len(self._transfers)
         if self._tombstones.of(peer_key) + peer.transfers < free:
             return True
         return self._tombstones.make_place(peer_key, now)
 
-    def _collect(self, transfer: _Transfer, decoder: ObjectDecoder, datagram: Datagram, now: float) -> Sequence[Event]:
+    def _collect(self, transfer: CollectedTransfer, decoder: ObjectDecoder, datagram: Datagram, now: float) -> Sequence[Event]:
         sbn, esi = datagram.sbn, datagram.esi
         transfer.last_at = now
         transfer.sbn, transfer.esi = sbn, esi
@@ -347,19 +257,13 @@ class Collector:
             if transfer.room < 0 and not self._extend(transfer):
                 return self._expire(transfer, now)
         transfer.unreported += 1
-        unreported, since_s = transfer.unreported, now - transfer.reported_at
-        if (
-            (unreported >= transfer.report_at and since_s >= transfer.report_pause_s)
-            or unreported >= REPORT_AT_MOST
-            or (unreported > 1 and since_s >= REPORT_S)
-        ):
-            transfer.report_at, transfer.report_pause_s = REPORT_EVERY, REPORT_PAUSE_S
-            return (self._report(transfer, decoder, now),)
+        if transfer.wants_report(now):
+            return (transfer.report(decoder, now),)
         if transfer.due > now + QUIET_S:
             self._schedule(transfer, now + QUIET_S)
         return _NOTHING
 
-    def _extend(self, transfer: _Transfer) -> bool:
+    def _extend(self, transfer: CollectedTransfer) -> bool:
         """Charge one more symbol than K. False when the transfer has had enough of those, or there is no memory for it."""
         extra = transfer.reserved_surplus + 1
         size = transfer.oti.symbol_size + _SYMBOL_OVERHEAD
@@ -372,19 +276,7 @@ class Collector:
         self._bytes += size
         return True
 
-    def _report(self, transfer: _Transfer, decoder: ObjectDecoder, now: float) -> SendState:
-        transfer.unreported = 0
-        transfer.reported_at = now
-        fields = None
-        if transfer.has_put_header:
-            fields = {"Esi": transfer.esi, "Us": round((transfer.last_at - transfer.first_at) * 1e6)}
-            if now > transfer.last_at:
-                fields["Wait"] = round((now - transfer.last_at) * 1e6)
-        received = decoder.received(transfer.sbn)
-        state = TransferState(StateType.PACKETS, transfer.key.object_id, transfer.sbn, received, fields)
-        return SendState(state, transfer.origin)
-
-    def _decoded(self, transfer: _Transfer, decoder: ObjectDecoder, now: float) -> Sequence[Event]:
+    def _decoded(self, transfer: CollectedTransfer, decoder: ObjectDecoder, now: float) -> Sequence[Event]:
         received = sum(decoder.received(sbn) for sbn in range(transfer.oti.source_blocks))
         transfer.peer.count(sum(transfer.highest) + len(transfer.highest), received)
         transfer.decoder = None
@@ -408,7 +300,7 @@ class Collector:
 
     # Endings
 
-    def _end(self, transfer: _Transfer, state: TransferState, now: float) -> Sequence[Event]:
+    def _end(self, transfer: CollectedTransfer, state: TransferState, now: float) -> Sequence[Event]:
         del self._transfers[transfer.key]
         transfer.peer.bytes -= transfer.reserved_bytes
         transfer.peer.transfers -= 1
@@ -417,7 +309,13 @@ class Collector:
         return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now)
 
     def _bury(
-        self, key: TransferKey, state: TransferState, source: _Transfer | Datagram, origin: Any, is_lossy: bool, now: float
+        self,
+        key: TransferKey,
+        state: TransferState,
+        source: CollectedTransfer | Datagram,
+        origin: Any,
+        is_lossy: bool,
+        now: float,
     ) -> Sequence[Event]:
         """Leave a tombstone, and give the answer that it will give again."""
         answer: TransferState | None = state
@@ -427,7 +325,7 @@ class Collector:
             oti, keep_s = source.oti, self.limits.path_tombstone_s
             spent_at = now + keep_s
             answer = TransferState(state.type, state.object_id) if state.type is StateType.COMPLETE else None
-        elif isinstance(source, _Transfer) and source.ttl_s:
+        elif isinstance(source, CollectedTransfer) and source.ttl_s:
             keep_s = max(2 * source.ttl_s, keep_s)
             spent_at = source.first_at + 1.25 * source.ttl_s  # TtlMs, and the time that stray symbols have to settle
         tombstone = self._tombstones.add(key, answer, oti, now, keep_s, spent_at)
@@ -453,13 +351,13 @@ class Collector:
             self._set_timer(now + REPEAT_S, key)
         return (SendState(state, origin),)
 
-    def _busy(self, transfer: _Transfer, sbn: int, now: float) -> Sequence[Event]:
+    def _busy(self, transfer: CollectedTransfer, sbn: int, now: float) -> Sequence[Event]:
         if now - transfer.answered_at < ECHO_S:
             return _NOTHING
         transfer.answered_at = now
         return (transfer.block_complete(sbn),)
 
-    def _cancel(self, transfer: _Transfer, now: float) -> Sequence[Event]:
+    def _cancel(self, transfer: CollectedTransfer, now: float) -> Sequence[Event]:
         if transfer.decoder is None:
             return (CancelWrite(transfer.key),)
         self.stats.cancelled += 1
@@ -473,13 +371,13 @@ class Collector:
         state = TransferState(StateType.CANCELLED, key.object_id)
         return self._bury(key, state, datagram, origin, False, now)
 
-    def _expire(self, transfer: _Transfer, now: float) -> Sequence[Event]:
+    def _expire(self, transfer: CollectedTransfer, now: float) -> Sequence[Event]:
         self.stats.expired += 1
         return self._end(transfer, TransferState(StateType.CANCELLED, transfer.key.object_id), now)
 
     # Timers
 
-    def _schedule(self, transfer: _Transfer, due: float) -> None:
+    def _schedule(self, transfer: CollectedTransfer, due: float) -> None:
         transfer.due = due
         if due < transfer.entry:
             transfer.entry = due
@@ -489,7 +387,7 @@ class Collector:
         self._sequence += 1
         heapq.heappush(self._timers, (due, self._sequence, key))
 
-    def _handle_transfer_timer(self, transfer: _Transfer, now: float) -> Sequence[Event]:
+    def _handle_transfer_timer(self, transfer: CollectedTransfer, now: float) -> Sequence[Event]:
         transfer.due = _NEVER
         decoder = transfer.decoder
         if decoder is None:
@@ -501,13 +399,8 @@ class Collector:
         if now < quiet_at:
             self._schedule(transfer, quiet_at)
             return _NOTHING
-        report = self._report(transfer, decoder, now)
+        report = transfer.report(decoder, now)
         return (report._replace(copies=2),) if transfer.peer.is_lossy else (report,)
-
-
-def _symbols(oti: ObjectTransmissionInformation) -> int:
-    """Source symbols of all blocks."""
-    return -(-oti.transfer_length // oti.symbol_size)
 
 
 def _starts_anew(datagram: Datagram, tombstone: Tombstone, now: float) -> bool:

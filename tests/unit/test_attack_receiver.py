@@ -11,7 +11,7 @@ from raptor_s3.codec import ObjectDecoder, ObjectEncoder, ObjectTransmissionInfo
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.net import clock
-from raptor_s3.transfer import incoming
+from raptor_s3.transfer import collecting
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram, build_datagram, plan_object
 from raptor_s3.wire.put_header import split_put_object
@@ -91,7 +91,7 @@ def test_symbols_that_never_decode_end_their_transfer(monkeypatch):
         def _decode(self, sbn, block):
             block.missing = 1
 
-    monkeypatch.setattr(incoming, "ObjectDecoder", Singular)
+    monkeypatch.setattr(collecting, "ObjectDecoder", Singular)
     collector = Collector()
     oti = ObjectTransmissionInformation(2000, 1000, 1)
     events, held = (), 0

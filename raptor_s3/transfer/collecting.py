@@ -1,0 +1,144 @@
+"""What a Collector holds: one transfer that is collecting or being written, and what is known of its peer.
+
+Invariant: values and small questions only; what happens to them is the Collector's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from raptor_s3.codec import ObjectDecoder
+from raptor_s3.transfer.events import SendState
+from raptor_s3.wire.datagram import FLAG_PUT_HEADER
+from raptor_s3.wire.transfer_state import StateType, TransferState
+
+if TYPE_CHECKING:
+    from raptor_s3.codec import ObjectTransmissionInformation
+    from raptor_s3.transfer.events import TransferKey
+    from raptor_s3.wire.datagram import Datagram
+
+REPORT_EVERY: Final = 16
+"""Datagrams of one transfer between two reports; the first report comes after half as many."""
+REPORT_PAUSE_S: Final = 0.004
+REPORT_AT_MOST: Final = 128
+"""On a fast path there is a pause between two reports, and more datagrams."""
+REPORT_S: Final = 0.025
+"""On a thin link, a report goes out this often, if two datagrams have come."""
+LOSSY: Final = 0.004
+"""Share of a peer's datagrams lost above which confirmations are sent twice."""
+_NEVER: Final = float("inf")
+
+
+class Peer:
+    """What is known of one peer: what it occupies, and how many of its datagrams get lost."""
+
+    __slots__ = ("bytes", "lost", "seen", "transfers")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.transfers = 0
+        self.seen = 0.0
+        self.lost = 0.0
+
+    def count(self, sent: int, received: int) -> None:
+        if self.seen > 500:
+            self.seen /= 2
+            self.lost /= 2
+        self.seen += sent
+        self.lost += sent - received
+
+    @property
+    def is_lossy(self) -> bool:
+        return self.lost > LOSSY * self.seen
+
+
+class CollectedTransfer:
+    """One transfer that is collecting or being written."""
+
+    __slots__ = (
+        "answered_at",
+        "checked_at",
+        "completed_by",
+        "decoder",
+        "due",
+        "entry",
+        "esi",
+        "first_at",
+        "flags",
+        "highest",
+        "key",
+        "last_at",
+        "origin",
+        "oti",
+        "peer",
+        "progress_at",
+        "report_at",
+        "report_pause_s",
+        "reported_at",
+        "reserved_bytes",
+        "reserved_surplus",
+        "room",
+        "sbn",
+        "ttl_s",
+        "unreported",
+    )  # fmt: skip
+
+    def __init__(self, key: TransferKey, datagram: Datagram, peer: Peer, reserved_bytes: int, now: float) -> None:
+        self.key = key
+        self.oti: ObjectTransmissionInformation = datagram.oti
+        self.flags = datagram.flags
+        self.peer = peer
+        self.reserved_bytes = reserved_bytes
+        self.first_at = self.last_at = self.progress_at = self.checked_at = now
+        self.answered_at = now
+        self.ttl_s = 0.0  # known once the put header is
+        self.room = source_symbols(datagram.oti)  # symbols of undecoded blocks that are paid for and have not come
+        self.reserved_surplus = 0
+        self.origin: Any = None
+        self.due = _NEVER
+        self.entry = _NEVER  # when the one live entry in the timer heap comes up, not after `due`
+        self.unreported = 0
+        self.report_at = REPORT_EVERY // 2
+        self.report_pause_s = 0.0
+        self.reported_at = now
+        self.sbn = self.esi = 0
+        self.highest = [-1] * datagram.oti.source_blocks
+        self.completed_by = [-1] * datagram.oti.source_blocks  # ESI
+        self.decoder: ObjectDecoder | None = ObjectDecoder(datagram.oti, datagram.degree_table)  # None: being written
+
+    @property
+    def has_put_header(self) -> bool:
+        return bool(self.flags & FLAG_PUT_HEADER)
+
+    def wants_report(self, now: float) -> bool:
+        """Whether it is time for the next report (type 0), after one more datagram."""
+        unreported, since_s = self.unreported, now - self.reported_at
+        if (
+            (unreported < self.report_at or since_s < self.report_pause_s)
+            and unreported < REPORT_AT_MOST
+            and (unreported < 2 or since_s < REPORT_S)
+        ):
+            return False
+        self.report_at, self.report_pause_s = REPORT_EVERY, REPORT_PAUSE_S
+        return True
+
+    def report(self, decoder: ObjectDecoder, now: float) -> SendState:
+        self.unreported = 0
+        self.reported_at = now
+        fields = None
+        if self.has_put_header:
+            fields = {"Esi": self.esi, "Us": round((self.last_at - self.first_at) * 1e6)}
+            if now > self.last_at:
+                fields["Wait"] = round((now - self.last_at) * 1e6)
+        received = decoder.received(self.sbn)
+        state = TransferState(StateType.PACKETS, self.key.object_id, self.sbn, received, fields)
+        return SendState(state, self.origin)
+
+    def block_complete(self, sbn: int) -> SendState:
+        state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.completed_by[sbn] + 1)
+        return SendState(state, self.origin)
+
+
+def source_symbols(oti: ObjectTransmissionInformation) -> int:
+    """Source symbols of all blocks."""
+    return -(-oti.transfer_length // oti.symbol_size)
