@@ -155,10 +155,10 @@ def test_blocks_complete_one_by_one() -> None:
 
 def test_late_symbols_and_questions_get_the_final_state_again() -> None:
     collector, obj = Collector(), Object(1000)
-    complete(collector, ready(collector.receive(PEER, obj.datagram(0), 0.0)), 0.0)
-    assert len(states(collector.receive(PEER, obj.datagram(1), 0.001))) == 1, "the tail of the flight, once"
-    assert not collector.receive(PEER, obj.datagram(2), 0.002)
-    (answer,) = states(collector.receive(PEER, obj.datagram(3), 0.2))
+    complete(collector, ready(collector.receive(PEER, obj.datagram(0), 0.0, "here")), 0.0)
+    assert len(states(collector.receive(PEER, obj.datagram(1), 0.001, "here"))) == 1, "the tail of the flight, once"
+    assert not collector.receive(PEER, obj.datagram(2), 0.002, "here")
+    (answer,) = states(collector.receive(PEER, obj.datagram(3), 0.2, "here"))
     assert answer.type is StateType.COMPLETE
     assert states(collector.handle_timer(0.2125)) == [answer], "the first answer got lost: this one comes twice"
     assert collector.stats.ready == 1
@@ -171,7 +171,7 @@ def test_confirmations_come_twice_to_lossy_peers() -> None:
         kept = [esi for esi in range(obj.symbols + 1) if esi != 3]
         events: Any = ()
         for esi in kept:
-            events = collector.receive(PEER, obj.datagram(esi), number)
+            events = collector.receive(PEER, obj.datagram(esi), number, "here")
         complete(collector, ready(events), number)
     assert len(states(collector.handle_timer(number + 0.015))) >= 1
 
