@@ -30,6 +30,7 @@ _HOME: Final = frozenset({"awscli", "boto3", "botocore", "raptor_s3", "s3transfe
 _HARMLESS: Final = frozenset({"aws_lambda_powertools.shared.user_agent"})
 _VERDICT: Final = "raptor-s3.foreign-handler"
 _QUIET: Final = "raptor-s3.quiet"
+_OURS: Final = "Attachment._before_call"
 
 # botocore's own handlers before a PutObject is sent: what they do, `shortcuts` does by itself or leaves to botocore.
 _KNOWN: Final = {
@@ -53,7 +54,7 @@ _KNOWN: Final = {
             "S3ExpressIdentityResolver.apply_signing_cache_key",
             "add_recursion_detection_header",
             "inject_api_version_header_if_needed",
-            "Attachment._before_call",
+            _OURS,
         }
     ),
     # The standard retry mode counts HTTPS requests that needed no second try.
@@ -75,7 +76,8 @@ def foreign_handler(emitter: Any) -> str:
         return "an event system unknown here"
     verdict: str | None = cache.get(_VERDICT)
     if verdict is None:
-        names = [_foreign_name(handler) for event in _WATCHED for handler in handlers.prefix_search(event)]
+        watching = [handler for event in _WATCHED for handler in handlers.prefix_search(event)]
+        names = map(_foreign_name, watching + _after_ours(list(handlers.prefix_search(f"before-call{_PUT}"))))
         verdict = cache[_VERDICT] = next((name for name in names if name), "")
     return verdict
 
@@ -93,6 +95,12 @@ def is_quiet(emitter: Any) -> bool:
         ]
         verdict = tree._lookup_cache[_QUIET] = not strangers
     return verdict and not foreign_handler(emitter)
+
+
+def _after_ours(handlers: list[Any]) -> list[Any]:
+    """Of the handlers of before-call, those that our answer would keep from hearing of the put: registered last, after us."""
+    names = [getattr(handler, "__qualname__", "") for handler in handlers]
+    return handlers[names.index(_OURS) + 1 :] if _OURS in names else []
 
 
 def moto_is_on() -> bool:

@@ -319,6 +319,17 @@ class TestOthersHooks:
         client.put_object(Bucket="bucket", Key="key", Body=BODY)
         assert rig.engine.puts[0][0]["StorageClass"] == "GLACIER_IR"
 
+    def test_a_handler_that_comes_after_ours_is_heard_too(self, rig, client):
+        seen = []
+
+        def listen(event_name, **_):
+            seen.append(event_name)
+
+        client.meta.events.register_last("before-call", listen)
+        client.put_object(Bucket="bucket", Key="key", Body=BODY)
+        assert seen == ["before-call.s3.PutObject"]
+        assert rig.over_https("key") == BODY
+
     def test_a_changed_url_goes_over_https(self, rig, client):
         client.meta.events.register("before-call.s3", lambda params, **_: params.update(url=rig.s3.url + "/bucket/moved"))
         client.put_object(Bucket="bucket", Key="key", Body=BODY)
