@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from raptor_s3.wire.transfer_state import TransferState
 
 _PAYLOAD_ID: Final = bytes(4)
-_MAX_BACKOFF: Final = 6
 _NEVER: Final = float("inf")
 
 
@@ -68,7 +67,8 @@ class Probe(OutgoingTransfer):
             return _NEVER
         if self._sent_at is None:
             return self.ends_at
-        return min(self.ends_at, self._sent_at + self._timer.timeout_s * (2 << min(self._rows, _MAX_BACKOFF)))
+        # Without a bound: each silence must move the timer, or handle_timer would find it due for ever.
+        return min(self.ends_at, self._sent_at + self._timer.timeout_s * 2.0 ** (self._rows + 1))
 
     def handle_timer(self, now: float) -> bool:
         """True for one more silence: after some of them, Link shakes hands again."""

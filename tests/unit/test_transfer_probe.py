@@ -79,3 +79,21 @@ def test_a_state_before_anything_was_sent_is_ignored() -> None:
     assert isinstance(event, SendState)
     probe.receive_state(event.state, 10.0)
     assert probe.outcome is None
+
+
+def test_on_a_short_path_the_timer_moves_on_with_each_silence() -> None:
+    """A gateway on the same machine that was restarted: many timeouts fit into the patience of one ping."""
+    sender, probe = make()
+    for _ in range(20):
+        sender.path.rtt.sample(0.0005, 10.0)
+    fly(sender, 10.0)
+    now = 10.0
+    for _ in range(100):
+        if sender.ended:
+            break
+        due = sender.get_timer()
+        assert due > now
+        now = due
+        sender.handle_timer(now)
+    assert probe.outcome is Ending.TIMED_OUT
+    assert now == 13.0
