@@ -153,6 +153,7 @@ class RaptorConfig:
         section = scoped_config.get(SECTION, {})
         if not isinstance(section, Mapping):
             raise ConfigError(f"expected indented settings below `{SECTION} =`, got {section!r}", source=source)
+        section = {key: _without_comment(value) for key, value in section.items()}
         in_environment = {key: environ[_variable(key)] for key in SETTINGS if environ.get(_variable(key))}
         _refuse_misspelt(environ)
         keywords = overrides.given if isinstance(overrides, RaptorConfig) else overrides or {}
@@ -267,6 +268,11 @@ def profile_endpoint(scoped_config: Mapping[str, Any], environ: Mapping[str, str
         environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or in_service or scoped_config.get("endpoint_url")
     )
     return str(found) if found else None
+
+
+def _without_comment(value: object) -> object:
+    """botocore takes `threshold = 1MB  # large` as it is; no setting of ours holds a blank and a number sign."""
+    return re.split(r"\s+#", value, maxsplit=1)[0] if isinstance(value, str) else value
 
 
 def _variable(key: str) -> str:

@@ -230,3 +230,14 @@ s3 =
         environ = self.environ(tmp_path, content)
         with pytest.raises(ConfigError, match="config"):
             read_profile(environ)
+
+
+def test_a_comment_behind_a_value_is_a_comment():
+    section = {
+        "endpoint": "wg://h:1   # ours",
+        "server_key": f"{'A' * 43}=",
+        "client_key": f"{'B' * 42}A=",
+        "threshold": "1MB # large",
+    }
+    loaded = RaptorConfig.load({"raptor": section}, {})
+    assert (loaded.endpoint, loaded.threshold_bytes) == ("wg://h:1", 1 << 20)
