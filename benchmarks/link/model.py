@@ -5,8 +5,8 @@
 Pure arithmetic over the times it is given; the router (`benchmarks.link.router`) brings packets and a clock.
 
 Invariants: all randomness comes from the seed, so the n-th packet of a direction always meets the same random fate and the same
-jitter, whichever tool sent it; burst loss is a function of time since `epoch`, because a chain that advances by packets would
-trap a sparse sender in one burst for minutes. A lost packet has still used the link.
+jitter, whichever tool sent it; burst loss is a function of the time since the first packet, because a chain that advances by
+packets would trap a sparse sender in one burst for minutes. A lost packet has still used the link.
 """
 
 from __future__ import annotations
@@ -67,21 +67,23 @@ class BurstLoss:
     """Gilbert-Elliott in continuous time: nothing passes in the bad state, everything in the good one.
 
     Both states last exponentially distributed times, the bad one `mean_burst_s` and the good one as much longer as makes `loss`
-    the mean. The chain starts in its stationary distribution. `is_lost` must be asked in order of time.
+    the mean. The chain starts with the first packet, in its stationary distribution. `is_lost` must be asked in order of time.
     """
 
-    def __init__(self, loss: float, mean_burst_s: float, random: Random, epoch: float) -> None:
+    def __init__(self, loss: float, mean_burst_s: float, random: Random) -> None:
         self._random = random
         self._bad_rate = 1 / mean_burst_s
         self._good_rate = loss / ((1 - loss) * mean_burst_s)
         self._is_bad = random.random() < loss
-        self._until = epoch + self._duration()
+        self._until: float | None = None
 
     def is_lost(self, now: float) -> bool:
         """Whether the link is in its bad state at `now` (seconds)."""
-        while now >= self._until:
+        until = now + self._duration() if self._until is None else self._until
+        while now >= until:
             self._is_bad = not self._is_bad
-            self._until += self._duration()
+            until += self._duration()
+        self._until = until
         return self._is_bad
 
     def _duration(self) -> float:
@@ -108,7 +110,6 @@ class Direction:
 
     conditions: Conditions
     seed: str
-    epoch: float = 0.0
     stats: DirectionStats = field(default_factory=DirectionStats)
     _busy_until: float = 0.0
     _last_due: float = 0.0
@@ -121,7 +122,7 @@ class Direction:
         self._seconds_per_byte = 8 / (conditions.rate_mbps * 1e6)
         random = Random(f"{self.seed}/loss")
         if conditions.loss and conditions.mean_burst_s:
-            self._loss = BurstLoss(conditions.loss, conditions.mean_burst_s, random, self.epoch)
+            self._loss = BurstLoss(conditions.loss, conditions.mean_burst_s, random)
         else:
             self._loss = RandomLoss(conditions.loss, random)
         self._jitter = Random(f"{self.seed}/jitter")

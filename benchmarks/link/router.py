@@ -86,9 +86,8 @@ class Router:
                     self._write_errors += 1
 
     def _set(self, conditions: Conditions, seed: int) -> None:
-        now = time.monotonic()
         self._directions = {
-            fd: Direction(conditions, f"{seed}/{name}", now) for fd, name in zip(self._fds, ("forward", "back"), strict=True)
+            fd: Direction(conditions, f"{seed}/{name}") for fd, name in zip(self._fds, ("forward", "back"), strict=True)
         }
         self._lateness: deque[float] = deque(maxlen=100_000)
         self._write_errors = 0

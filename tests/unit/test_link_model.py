@@ -90,14 +90,14 @@ def test_queue_drops_do_not_shift_the_fate_of_later_packets() -> None:
 
 def test_bursts_are_clocked_in_time() -> None:
     """A sender that sends every 50 ms and one that sends every millisecond meet the same bad times."""
-    dense = BurstLoss(0.05, 0.020, Random("x"), epoch=0.0)
-    sparse = BurstLoss(0.05, 0.020, Random("x"), epoch=0.0)
+    dense = BurstLoss(0.05, 0.020, Random("x"))
+    sparse = BurstLoss(0.05, 0.020, Random("x"))
     states = [dense.is_lost(n * 0.001) for n in range(60_000)]
     assert [sparse.is_lost(n * 0.050) for n in range(1200)] == states[::50]
 
 
 def test_bursts_have_the_mean_loss_and_mean_length_asked_for() -> None:
-    chain = BurstLoss(0.05, 0.020, Random("mean"), epoch=0.0)
+    chain = BurstLoss(0.05, 0.020, Random("mean"))
     states = [chain.is_lost(n * 0.0005) for n in range(2_000_000)]
     bursts = [len(list(run)) * 0.0005 for is_bad, run in groupby(states) if is_bad]
     assert sum(states) / len(states) == pytest.approx(0.05, rel=0.1)
