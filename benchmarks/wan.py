@@ -30,7 +30,7 @@ from benchmarks.peers.report import contestant_names, index, load_results, numbe
 from benchmarks.peers.rows import Contestant, Row, all_contestants, all_rows, quick_rows
 
 TOOLS = ("raptor", "boto3", "crt", "s5cmd")
-SAMPLES = {"raptor": 400}
+SAMPLES = {"raptor": 200}
 PEER_SAMPLES = 100
 LEAST_CELL_S = 15.0
 
