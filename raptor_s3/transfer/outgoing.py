@@ -42,6 +42,9 @@ MAX_QUESTION: Final = 8
 MAX_REPAIR: Final = 64
 FIRST_BURST: Final = 10
 MAX_BACKOFF: Final = 6
+MAX_INQUIRY: Final = 4
+"""Datagrams in one question about a write whose confirmation does not come."""
+MAX_INQUIRY_BACKOFF: Final = 3
 UNKNOWN_SETTLE_SHARE: Final = 0.2
 """A path of which nothing is known is taken for one that fits the timeout."""
 MAX_WAIT_US: Final = 60_000_000
@@ -305,6 +308,8 @@ class OutgoingTransfer:
         block.target = block.next_esi
 
     def _extend(self, block: _Block, target: int) -> None:
+        if self._phase is _Phase.CANCELLING:
+            return
         self.backlog += target - block.target
         block.target = target
         self._current = min(self._current, self._blocks.index(block))
@@ -334,6 +339,8 @@ class OutgoingTransfer:
             self._finish(Ending.NOTHING_SENT)
         elif self._phase is _Phase.SENDING:
             self.backlog = 0
+            for block in self._blocks:
+                block.target = block.next_esi
             if self.request.fields is not None:
                 self._phase = _Phase.CANCELLING
                 self.wants_cancel = True
@@ -357,7 +364,8 @@ class OutgoingTransfer:
         if self.backlog:
             timeout_s += REPORT_DELAY_S
         elif self._is_heard and self._is_complete:
-            timeout_s, row = max(self._path.confirmation.timeout_s, WRITE_S), max(row, self._inquiries)
+            timeout_s = max(self._path.confirmation.timeout_s, WRITE_S)
+            row = min(max(row, self._inquiries), MAX_INQUIRY_BACKOFF)
         asked_at += timeout_s * (1 << (row if row < MAX_BACKOFF else MAX_BACKOFF))
         return asked_at if asked_at < due else due
 
@@ -392,7 +400,8 @@ class OutgoingTransfer:
         if not waiting:  # the write takes its time: ask less and less often
             self._inquiries += 1
             last = self._blocks[-1]
-            self._extend(last, last.next_esi + 1)
+            # An unanswered question may have been lost, and so may its answer: say it again in more datagrams.
+            self._extend(last, last.next_esi + min(1 << (self._silences - 1), MAX_INQUIRY))
             return
         for block in waiting:
             more = min(QUESTION << (self._silences - 1), MAX_QUESTION)
