@@ -113,6 +113,8 @@ def _label_ends(axis: Any, ends: list[tuple[float, str, str]]) -> None:
     for value, _, _ in ends:
         wanted = math.log10(value)
         places.append(max(wanted, places[-1] + step) if places else wanted)
+    for number in reversed(range(len(places))):
+        places[number] = min(places[number], places[number + 1] - step if number + 1 < len(places) else high)
     for (value, name, colour), place in zip(ends, places, strict=True):
         axis.annotate(
             name,
