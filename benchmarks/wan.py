@@ -151,7 +151,7 @@ def describe_run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores of {_processor()}",
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "links": arguments.links,
     }
 
