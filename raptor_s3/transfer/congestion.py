@@ -333,8 +333,8 @@ class RateController:
 
     @property
     def learned_rate(self) -> float | None:
-        """What to remember; None when nothing has ever been measured."""
-        return self.bandwidth if self.is_measured else self._remembered
+        """What to remember; None when nothing has ever been measured. In STARTUP puts ended before the link's rate was seen."""
+        return self.bandwidth if self.is_measured and self.phase is not Phase.STARTUP else self._remembered
 
 
 def _burst(cap: float | None) -> float:
