@@ -55,7 +55,7 @@ REPORT_S: Final = 0.05
 MAX_REPORT_BYTES: Final = 27_000
 """Octets that may be in flight besides, because reports come only every few datagrams, or every few milliseconds."""
 
-MIN_SAMPLE_S: Final = 0.02
+MIN_SAMPLE_S: Final = 0.004
 JITTER_SHARE: Final = 10.0
 """Samples are longer by so many times the jitter, or the greatest of them would be noise."""
 BUSY: Final = 0.7
