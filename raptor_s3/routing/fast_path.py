@@ -4,8 +4,8 @@
     Refused    S3 said no: its own code, message and status
     Carried    the object is in S3 (as far as the `confirm` setting asks for)
 
-Invariant: a Declined put is not and will not be written by the fast path, and its `body` reads as if nobody had touched
-it.
+Invariant: a Declined put is not written by the fast path from then on (whether it has been is `unconfirmed`'s to say), and its
+`body` reads as if nobody had touched it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from raptor_s3.errors import HandshakeTimeout, RaptorError, TransferRejected
+from raptor_s3.net import clock
 from raptor_s3.routing import policy
 from raptor_s3.routing.body import Body
 from raptor_s3.routing.checksums import add_checksum
 from raptor_s3.routing.parameters import Unsupported, put_fields
 from raptor_s3.routing.policy import LinkEstimate, RequestFacts
+from raptor_s3.routing.unconfirmed import unconfirmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from raptor_s3.routing.config import RaptorConfig
     from raptor_s3.routing.journal import PutRecord
     from raptor_s3.routing.request import PutRequest
+    from raptor_s3.routing.unconfirmed import Unconfirmed
 
 logger = logging.getLogger("raptor_s3.routing")
 
@@ -62,6 +65,7 @@ class Declined(NamedTuple):
     reason: str
     body: Any
     after_failure: bool = False
+    unconfirmed: Unconfirmed | None = None  # a conditional put that may be in S3 already
 
 
 class Refused(NamedTuple):
@@ -139,7 +143,12 @@ class FastPath:
 
     def _send(self, request: PutRequest, record: PutRecord, fields: dict[str, Any], data: bytes, body: Body) -> Result:
         config = self.config
-        started_at = time.time()
+        started_at, began_at = time.time(), clock.now()
+
+        def declined(reason: str, error: Exception) -> Declined:
+            sent = unconfirmed(error, fields, data, began_at)
+            return Declined(reason, body.put_back(), after_failure=True, unconfirmed=sent)
+
         try:
             outcome = self._engine().put(fields, data, timeout_s=policy.patience_s(config, len(data)), confirm=config.confirm)
         except TransferRejected as rejection:
@@ -152,17 +161,17 @@ class FastPath:
                 self._breaker.succeeded()
             if rejection.status == 403:
                 self._remember_refusal(request, str(rejection))
-            return Declined(f"refused: {rejection}", body.put_back(), after_failure=True)
+            return declined(f"refused: {rejection}", rejection)
         except ValueError as error:
             return Declined(f"can't travel: {error}", body.put_back())
         except RaptorError as error:
             kind = "no handshake" if isinstance(error, HandshakeTimeout) else type(error).__name__
             self._breaker.failed(f"{kind}: {error}", started_at)
-            return Declined(f"fast path failed: {kind}: {error}", body.put_back(), after_failure=True)
+            return declined(f"fast path failed: {kind}: {error}", error)
         except Exception as error:  # a bug here, or a socket's OSError, must not cost the caller a put that HTTPS can carry
             logger.exception("fast path failed")
             self._breaker.failed(f"{type(error).__name__}: {error}", started_at)
-            return Declined(f"fast path failed: {type(error).__name__}: {error}", body.put_back(), after_failure=True)
+            return declined(f"fast path failed: {type(error).__name__}: {error}", error)
         self._breaker.succeeded()
         _note_costs(record, outcome.stats)
         return Carried(outcome.fields)

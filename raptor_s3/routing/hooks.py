@@ -5,7 +5,8 @@ imported, because inside the AWS CLI it is a vendored copy: all that is needed h
 
     before-call  registered last at the root of the event tree, so that it runs after everybody else's handler and after
                  Stubber: takes the put, or lets the very same request go on to HTTPS
-    after-call   says in ResponseMetadata which way it went, and writes the journal
+    after-call   first of all, a refusal that only repeats what the fast path has done is put right (`unconfirmed`); last of
+                 all, ResponseMetadata says which way the put went, and the journal is written
 
 Invariant: whatever happens on the fast path, the request that goes on to HTTPS is the one that would have gone without
 it.
@@ -18,12 +19,14 @@ import logging
 import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import ConfigError
-from raptor_s3.routing import response
+from raptor_s3.routing import response, unconfirmed
 from raptor_s3.routing.fast_path import Carried, Declined, Refused
 from raptor_s3.routing.journal import PutRecord
+from raptor_s3.routing.listeners import client_of
 from raptor_s3.routing.request import Destination, PutRequest, read_request
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from raptor_s3.routing.config import RaptorConfig
     from raptor_s3.routing.fast_path import FastPath, Result
     from raptor_s3.routing.journal import Journal
+    from raptor_s3.routing.unconfirmed import Unconfirmed
 
 logger = logging.getLogger("raptor_s3.routing")
 
@@ -39,6 +43,7 @@ _ID: Final = "raptor-s3"
 _CONTEXT_KEY: Final = "raptor_s3"
 _PUT: Final = ".s3.PutObject"
 _BEFORE_CALL: Final = f"before-call{_PUT}"
+_AFTER_PUT: Final = f"after-call{_PUT}"
 _MULTIPART: Final = frozenset({"before-call.s3.CreateMultipartUpload", "before-call.s3.UploadPart"})
 _REMEMBERED: Final = 1024
 
@@ -46,11 +51,13 @@ _REMEMBERED: Final = 1024
 class Call:
     """One PutObject call, from its beginning to its journal entry."""
 
-    __slots__ = ("began", "record")
+    __slots__ = ("began", "emitter", "record", "unconfirmed")
 
     def __init__(self, source: str) -> None:
         self.record = PutRecord(time.time(), source=source)
         self.began = time.perf_counter()
+        self.unconfirmed: Unconfirmed | None = None  # what S3 may refuse because the fast path has done it
+        self.emitter: Any = None  # of the client that makes the call; only with `unconfirmed`
 
 
 class Attachment:
@@ -58,14 +65,16 @@ class Attachment:
 
     def __init__(
         self,
-        emitter: Any,
+        target: Any,
         config: RaptorConfig | Callable[[], RaptorConfig],
         source: str,
         make_fast_path: Callable[[RaptorConfig], FastPath],
         make_journal: Callable[[RaptorConfig], Journal | None],
     ) -> None:
         self.is_active = True
-        self._emitter = emitter
+        is_client = hasattr(target, "meta")
+        self._emitter = target.meta.events if is_client else target
+        self._client = weakref.ref(target) if is_client else lambda: None
         self._given_config = config
         self._source = source
         self._make_fast_path = make_fast_path
@@ -109,11 +118,13 @@ class Attachment:
         with _registration:
             for event, handler in self._handlers():
                 self._emitter.unregister(event, unique_id=f"{_ID}.{event}")  # the latest attachment holds
-                self._emitter.register_last(event, handler, unique_id=f"{_ID}.{event}")
+                register = self._emitter.register_first if event == _AFTER_PUT else self._emitter.register_last
+                register(event, handler, unique_id=f"{_ID}.{event}")
 
     def _handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
         return (
             ("before-call", self._before_call),
+            (_AFTER_PUT, self._settle),
             ("after-call", self._after_call),
             ("after-call-error", self._after_call_error),
         )
@@ -145,7 +156,8 @@ class Attachment:
             fast_path = self.fast_path
         except ConfigError as error:
             return self._without_settings(record, error, params["url"])
-        request = read_request(params, context, getattr(signer, "_event_emitter", None))
+        emitter = getattr(signer, "_event_emitter", None)
+        request = read_request(params, context, emitter)
         result: Result
         if isinstance(request, str):
             result = Declined(request, params["body"])
@@ -153,12 +165,11 @@ class Attachment:
             record.bucket, record.key = request.bucket, request.key
             self._remember(request)
             known = self.declined.pop(threading.get_ident(), None) if self.declined else None
-            result = (
-                fast_path.put(request, record) if known is None else Declined(known.reason, request.body, known.after_failure)
-            )
+            result = fast_path.put(request, record) if known is None else known._replace(body=request.body)
         answer = self.answer(result, record, params["url"])
         if isinstance(answer, Declined):
             params["body"] = answer.body
+            call.unconfirmed, call.emitter = answer.unconfirmed, emitter
             return None
         return answer
 
@@ -188,6 +199,15 @@ class Attachment:
             if len(self.destinations) >= _REMEMBERED:
                 self.destinations.clear()
             self.destinations[request.bucket] = Destination(request.base_url, request.auth_type, request.signing_name)
+
+    def _settle(self, context: dict[str, Any], parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
+        call = context.get(_CONTEXT_KEY)
+        if call is None or call.unconfirmed is None:
+            return
+        refusal = parsed.get("Error", {}).get("Code", "")
+        if unconfirmed.settle(lambda: self._client() or client_of(call.emitter), call.unconfirmed, http_response, parsed):
+            call.record.route = "raptor"
+            call.record.reason = f"confirmation lost, found in S3 after {refusal} over HTTPS ({call.record.reason})"
 
     def _after_call(self, event_name: str, context: dict[str, Any], parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
         call = context.pop(_CONTEXT_KEY, None) if event_name.endswith(_PUT) else None
@@ -232,8 +252,7 @@ def attach(
     `config` may be a function, asked at the first put. Attaching again replaces what was attached before. `source`
     names the face in the journal. The other two stand in for the real ones in tests.
     """
-    emitter = target.meta.events if hasattr(target, "meta") else target
-    attachment = Attachment(emitter, config, source, make_fast_path or _real_fast_path, make_journal or _real_journal)
+    attachment = Attachment(target, config, source, make_fast_path or _real_fast_path, make_journal or _real_journal)
     attachment._register()
     return attachment
 

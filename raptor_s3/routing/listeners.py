@@ -7,6 +7,7 @@ Invariant: a handler of anybody but botocore, boto3, s3transfer, the AWS CLI or 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from typing import Any, Final
@@ -58,7 +59,7 @@ _KNOWN: Final = {
         }
     ),
     # The standard retry mode counts HTTPS requests that needed no second try.
-    "after-call": frozenset({"Attachment._after_call", "RetryQuotaChecker.release_retry_quota"}),
+    "after-call": frozenset({"Attachment._settle", "Attachment._after_call", "RetryQuotaChecker.release_retry_quota"}),
 }
 
 
@@ -95,6 +96,18 @@ def is_quiet(emitter: Any) -> bool:
         ]
         verdict = tree._lookup_cache[_QUIET] = not strangers
     return verdict and not foreign_handler(emitter)
+
+
+def client_of(emitter: Any) -> Any:
+    """The S3 client whose events these are, as one of botocore's own handlers (S3RegionRedirectorv2's) knows it, or None."""
+    tree = getattr(emitter, "_emitter", emitter)
+    handlers = getattr(tree, "_handlers", None)
+    for handler in handlers.prefix_search(f"before-parameter-build{_PUT}") if handlers is not None else ():
+        client: Any = getattr(getattr(handler, "__self__", None), "_client", None)  # a weak proxy
+        with contextlib.suppress(AttributeError, ReferenceError):
+            if client.meta.events._emitter is tree:
+                return client
+    return None
 
 
 def _after_ours(handlers: list[Any]) -> list[Any]:

@@ -88,6 +88,7 @@ def metadata(record: PutRecord) -> dict[str, Any]:
         return {"Route": "https", "Reason": record.reason}
     return {
         "Route": record.route,
+        **({"Reason": record.reason} if record.reason else {}),
         "Datagrams": record.datagrams,
         "Lost": record.lost,
         "RoundTripTime": record.rtt_s,

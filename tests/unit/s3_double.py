@@ -9,6 +9,7 @@ import atexit
 import base64
 import contextlib
 import datetime
+import email.utils
 import functools
 import hashlib
 import io
@@ -17,6 +18,7 @@ import os
 import ssl
 import tempfile
 import threading
+import time
 import zlib
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,16 +85,27 @@ class EngineDouble:
 class Stored:
     body: bytes
     headers: dict
+    at: float = field(default_factory=time.time)
+
+    @property
+    def etag(self):
+        return f'"{hashlib.md5(self.body).hexdigest()}"'
 
 
 class S3Double:
-    """PUT and GET of objects at `url`, path style; `puts` in order of arrival, `fail_next` statuses answered first."""
+    """PUT, GET and HEAD of objects at `url`, path style, with If-Match and If-None-Match.
+
+    `puts` in order of arrival, `heads` likewise with their headers; `fail_next` are statuses that PUTs are answered with first;
+    `deny_heads`: HEAD is answered with 403.
+    """
 
     def __init__(self):
         double = self
         self.objects: dict[str, Stored] = {}
         self.puts: list[str] = []
+        self.heads: list[tuple[str, dict]] = []
         self.fail_next: list[int] = []
+        self.deny_heads = False
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -107,6 +120,9 @@ class S3Double:
                 self.end_headers()
                 if stored:
                     self.wfile.write(stored.body)
+
+            def do_HEAD(self):
+                double._head(self)
 
             def log_message(self, *_):
                 pass
@@ -125,20 +141,54 @@ class S3Double:
             body = request.rfile.read(int(headers.get("content-length", 0)))
         if "aws-chunked" in headers.get("content-encoding", ""):
             body = _read_chunked(io.BytesIO(body))
-        status = self.fail_next.pop(0) if self.fail_next else 200
         name = unquote(urlsplit(request.path).path)
+        status = self.fail_next.pop(0) if self.fail_next else self._condition(headers, self.objects.get(name))
         self.puts.append(name)
+        stored = Stored(body, headers)
         if status == 200:
-            self.objects[name] = Stored(body, headers)
+            self.objects[name] = stored
         request.send_response(status)
-        request.send_header("ETag", f'"{hashlib.md5(body).hexdigest()}"')
+        request.send_header("ETag", stored.etag)
         request.send_header("x-amz-request-id", "HTTPS-REQUEST")
-        request.send_header("Content-Length", "0")
+        error = _ERRORS.get(status, b"")
+        request.send_header("Content-Length", str(len(error)))
+        request.end_headers()
+        request.wfile.write(error)
+
+    @staticmethod
+    def _condition(headers, present):
+        if "if-none-match" in headers and present:
+            return 412
+        if "if-match" in headers and (present is None or present.etag != headers["if-match"]):
+            return 412 if present else 404
+        return 200
+
+    def _head(self, request):
+        name = unquote(urlsplit(request.path).path)
+        self.heads.append((name, {name.lower(): value for name, value in request.headers.items()}))
+        stored = self.objects.get(name)
+        request.send_response(403 if self.deny_heads else 200 if stored else 404)  # sends Date, too
+        request.send_header("x-amz-request-id", "HEAD-REQUEST")
+        if stored and not self.deny_heads:
+            request.send_header("ETag", stored.etag)
+            request.send_header("Last-Modified", email.utils.formatdate(stored.at, usegmt=True))
+            request.send_header("Content-Length", str(len(stored.body)))
+            for header, value in stored.headers.items():
+                if header.startswith(
+                    ("x-amz-meta-", "x-amz-checksum-crc", "x-amz-checksum-sha", "cache-control", "content-type")
+                ):
+                    request.send_header(header, value)
         request.end_headers()
 
     def close(self):
         self._server.shutdown()
         self._server.server_close()
+
+
+_ERRORS = {
+    409: b"<Error><Code>ConditionalRequestConflict</Code><Message>S3's words</Message></Error>",
+    412: b"<Error><Code>PreconditionFailed</Code><Message>S3's words</Message></Error>",
+}
 
 
 def _read_chunked(file):

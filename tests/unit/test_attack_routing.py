@@ -74,7 +74,6 @@ def test_a_receiver_that_can_not_reach_s3_is_not_waited_for_each_time(rig):
     assert len(tried) < 5
 
 
-@pytest.mark.xfail(strict=True, reason="routing/fast_path.py _send: a conditional put that may be written goes to HTTPS")
 def test_a_lost_confirmation_of_a_conditional_put_is_no_false_412(rig):
     client = rig.attach()
 
