@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from raptor_s3.errors import ConfigError
+from raptor_s3.net.forking import in_forked_child
 from raptor_s3.routing import hooks, shortcuts
 from raptor_s3.routing.config import RaptorConfig
 from raptor_s3.routing.profile import DEFAULT_CONFIG_FILE, describe, read_profile
@@ -193,10 +193,7 @@ _lock = threading.RLock()
 _activations: weakref.WeakKeyDictionary[Any, Activation] = weakref.WeakKeyDictionary()
 
 
+@in_forked_child
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

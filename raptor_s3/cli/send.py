@@ -93,7 +93,7 @@ class Sender:
         from raptor_s3.routing.journal import PutRecord
 
         bucket = self._destination.name if isinstance(self._destination, Bucket) else ""
-        return PutRecord(time.time(), bucket, upload.name, size_bytes, "raptor", source="raptor")
+        return PutRecord(time.time(), bucket, upload.name, size_bytes=size_bytes, route="raptor", source="raptor")
 
     def fields(self, bucket: Bucket, upload: Upload, body: bytes) -> dict[str, Any]:
         """The PutObject parameters of this upload."""

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     config, profile = load_profile(args.profile)
     status = gather(config, profile, last=args.last, now=time.time())
     if output.is_json:
-        output.result(asdict(status))
+        output.result({**asdict(status), "puts": [put.as_dict() for put in status.puts]})
     elif output.is_terminal:
         from raptor_s3.cli.status_panel import draw
 

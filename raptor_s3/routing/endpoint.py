@@ -6,12 +6,12 @@ read is a ConfigError (raptor_s3.net.runtime_dir).
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from raptor_s3.errors import RaptorError
+from raptor_s3.net.forking import in_forked_child
 from raptor_s3.net.session_store import SessionStore, endpoint_id
 from raptor_s3.routing.breaker import Breaker
 from raptor_s3.routing.fast_path import FastPath
@@ -112,12 +112,9 @@ def _engine_factory(config: RaptorConfig) -> Callable[[], Engine]:
     return get
 
 
+@in_forked_child
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     for breaker in _breakers.values():
         breaker.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import ConfigError
+from raptor_s3.net.forking import in_forked_child
 from raptor_s3.routing import response, unconfirmed
 from raptor_s3.routing.fast_path import Carried, Declined, Refused
 from raptor_s3.routing.journal import PutRecord
@@ -276,10 +276,7 @@ def _real_journal(config: RaptorConfig) -> Journal | None:
 _registration = threading.RLock()
 
 
+@in_forked_child
 def _after_fork() -> None:
     global _registration
     _registration = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

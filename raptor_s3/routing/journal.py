@@ -18,10 +18,10 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import ConfigError
+from raptor_s3.net.forking import in_forked_child
 from raptor_s3.net.runtime_dir import open_private
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ _FLUSH_INTERVAL_S: Final = 0.25
 _BUFFERED: Final = 4096
 
 
-@dataclass(slots=True)
 class PutRecord:
     """One PutObject call. Times in seconds; `at` is unix time of the start."""
 
+    # Class attributes are the defaults: a put pays for what it says.
     at: float
     bucket: str = ""
     key: str = ""
@@ -56,6 +56,13 @@ class PutRecord:
     handshake: bool = False  # whether this put had to wait for one
     source: str = ""  # which face: boto3, aws, raptor
     pid: int = 0
+
+    def __init__(self, at: float, bucket: str = "", key: str = "", **known: Any) -> None:
+        self.at, self.bucket, self.key = at, bucket, key
+        vars(self).update(known)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FIELDS}
 
 
 class Journal:
@@ -122,7 +129,7 @@ class Journal:
 
 def _compact(put: PutRecord, pid: int) -> dict[str, Any]:
     put.pid = put.pid or pid
-    return {name: value for name in _FIELDS if (value := getattr(put, name)) not in _EMPTY}
+    return {name: value for name, value in put.as_dict().items() if value not in _EMPTY}
 
 
 def _parse(line: str) -> PutRecord | None:
@@ -133,7 +140,7 @@ def _parse(line: str) -> PutRecord | None:
         return None
 
 
-_FIELDS: Final = tuple(field.name for field in fields(PutRecord))
+_FIELDS: Final = tuple(PutRecord.__annotations__)
 _EMPTY: Final = ("", None, False)  # 0 too, which equals False
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _journals: set[Journal] = set()
@@ -144,11 +151,10 @@ def _flush_all() -> None:
         journal.flush()
 
 
+@in_forked_child
 def _reset_all() -> None:
     for journal in list(_journals):
         journal._after_fork()
 
 
 atexit.register(_flush_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)

@@ -265,10 +265,22 @@ def record_puts(home: Path) -> None:
     assert journal is not None
     for number in range(3):
         journal.record(
-            PutRecord(time.time(), "b", f"k{number}", 1024, "raptor", status=200, etag='"e"', elapsed_s=0.04, rtt_s=0.04)
+            PutRecord(
+                time.time(),
+                "b",
+                f"k{number}",
+                size_bytes=1024,
+                route="raptor",
+                status=200,
+                etag='"e"',
+                elapsed_s=0.04,
+                rtt_s=0.04,
+            )
         )
     journal.record(
-        PutRecord(time.time(), "b", "big\x1b[2J", 3 << 20, "https", "body 3 MB > threshold 256 KB", 200, elapsed_s=0.3)
+        PutRecord(
+            time.time(), "b", "big\x1b[2J", size_bytes=3 << 20, route="https", reason="body 3 MB > threshold 256 KB", status=200
+        )
     )
     journal.flush()
 

@@ -160,7 +160,11 @@ class TestJournal:
 
     def test_round_trip(self, directory):
         journal = Journal(directory)
-        journal.record(PutRecord(1.5, "b", "k/ü \n", 10, "https", "body too large", 200, etag='"e"', elapsed_s=0.25, rtt_s=0.1))
+        journal.record(
+            PutRecord(
+                1.5, "b", "k/ü \n", size_bytes=10, route="https", reason="body too large", status=200, etag='"e"', rtt_s=0.1
+            )
+        )
         journal.record(PutRecord(2.5, "b", "k2", route="raptor", datagrams=12, lost=1, handshake=True))
         first, second = Journal(directory).read(), journal.read()
         assert [record.key for record in second] == ["k/ü \n", "k2"]
