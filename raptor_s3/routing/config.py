@@ -19,9 +19,9 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypedDict, Unpack
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing import parsers
@@ -98,9 +98,9 @@ _TWINS: Final = {
     "preshared_key": "preshared_key_file",
     "preshared_key_file": "preshared_key",
 }
+_SECRETS: Final = ("client_key", "preshared_key", "server_key")
 
 
-@dataclass(frozen=True, init=False)
 class RaptorConfig:
     """All settings of one client. Construct it with any of `Keywords`; what is left out has its default.
 
@@ -108,10 +108,10 @@ class RaptorConfig:
     """
 
     endpoint: str | None = None
-    server_key: bytes | None = field(default=None, repr=False)
-    client_key: bytes | None = field(default=None, repr=False)
+    server_key: bytes | None = None
+    client_key: bytes | None = None
     client_key_file: Path | None = None
-    preshared_key: bytes | None = field(default=None, repr=False)
+    preshared_key: bytes | None = None
     preshared_key_file: Path | None = None
     buckets: tuple[str, ...] = ()  # shell patterns; none by default, so that nothing is hijacked by surprise
     threshold_bytes: int | None = DEFAULT_THRESHOLD  # None: by measured round-trip time, loss and rate
@@ -127,12 +127,13 @@ class RaptorConfig:
     s3_endpoint: str | None = None  # the S3 that the backend writes to, where it is not AWS
     runtime_dir: Path | None = None  # None: the user's own (raptor_s3.net)
     partition: str = "aws"  # of the profile's region: the same bucket name in another partition is another bucket
-    source: str = field(default="", compare=False)  # where the settings stand, for messages
-    given: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)  # keywords as they came
+    source: str = ""  # where the settings stand, for messages
+    given: Mapping[str, object] = MappingProxyType({})  # keywords as they came
 
     def __init__(self, **keywords: Unpack[Keywords]) -> None:
         layer = dict(keywords)
-        self._assign(_validated(layer, lambda key: _KEYWORDS), given=layer, source="")
+        self._assign(_validated(layer, lambda key: _KEYWORDS))
+        vars(self).update(given=layer)
 
     @classmethod
     def load(
@@ -173,9 +174,9 @@ class RaptorConfig:
         if endpoint_url:
             values.setdefault("s3_endpoint", endpoint_url.rstrip("/"))
         config = cls.__new__(cls)
-        config._assign(values, given=dict(keywords), source=source)
+        config._assign(values)
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or scoped_config.get("region") or ""
-        object.__setattr__(config, "partition", partition_of(str(region)))
+        vars(config).update(given=dict(keywords), source=source, partition=partition_of(str(region)))
         config._check_endpoint(origin, source)
         return config
 
@@ -216,13 +217,24 @@ class RaptorConfig:
             runtime_dir=self.runtime_dir,
         )
 
-    def _assign(self, values: Mapping[str, Any], *, given: Mapping[str, object], source: str) -> None:
-        for name, default in _DEFAULTS.items():
-            object.__setattr__(self, name, default)
-        for key, value in values.items():
-            object.__setattr__(self, _SETTINGS[key].attribute or key, value)
-        object.__setattr__(self, "given", given)
-        object.__setattr__(self, "source", source)
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"RaptorConfig is immutable: {name} can't be set")
+
+    def __eq__(self, other: object) -> bool:
+        return self._settings() == other._settings() if isinstance(other, RaptorConfig) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._settings().values()))
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in self._settings().items() if name not in _SECRETS}
+        return f"RaptorConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in RaptorConfig.__annotations__ if name not in ("source", "given")}
+
+    def _assign(self, values: Mapping[str, Any]) -> None:
+        vars(self).update({_SETTINGS[key].attribute or key: value for key, value in values.items()})
 
     def _check_endpoint(self, origin: Mapping[str, str], source: str) -> None:
         """What settings demand of each other; reads the key files."""
@@ -234,7 +246,7 @@ class RaptorConfig:
             path = getattr(self, f"{name}_file")
             if path is not None:
                 try:
-                    object.__setattr__(self, name, parsers.read_key_file(path))
+                    vars(self)[name] = parsers.read_key_file(path)
                 except ValueError as error:
                     raise fail(f"{name}_file", str(error)) from None
         if self.endpoint is None:
@@ -251,11 +263,6 @@ class RaptorConfig:
             raise fail("server_key", "missing: the public key of the gateway, in base64")
         if self.client_key is None:
             raise fail("client_key_file", "missing: `raptor keygen` makes a key")
-
-
-_DEFAULTS: Final = {
-    name: entry.default for name, entry in RaptorConfig.__dataclass_fields__.items() if name not in ("given", "source")
-}
 
 
 def profile_endpoint(scoped_config: Mapping[str, Any], environ: Mapping[str, str], services: Mapping[str, Any]) -> str | None:

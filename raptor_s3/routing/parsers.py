@@ -104,7 +104,7 @@ def one_of(*choices: str) -> Callable[[object], str]:
 def parse_list(value: object) -> tuple[str, ...]:
     """Comma- or space-separated text, or an iterable of strings; empty is legal."""
     if isinstance(value, str):
-        return tuple(part for part in re.split(r"[,\s]+", value) if part)
+        return tuple(value.replace(",", " ").split())
     if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray | dict):
         items = tuple(value)
         if all(isinstance(item, str) and item for item in items):

@@ -241,3 +241,13 @@ def test_a_comment_behind_a_value_is_a_comment():
     }
     loaded = RaptorConfig.load({"raptor": section}, {})
     assert (loaded.endpoint, loaded.threshold_bytes) == ("wg://h:1", 1 << 20)
+
+
+def test_instances_are_values():
+    first, second = RaptorConfig(endpoint="wg://h:1", timeout="2s"), RaptorConfig(timeout="2s", endpoint="wg://h:1")
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != RaptorConfig(endpoint="wg://h:2", timeout="2s")
+    assert first != "wg://h:1"
+    with pytest.raises(AttributeError):
+        first.timeout_s = 3.0
