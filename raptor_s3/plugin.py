@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.net.forking import in_forked_child
-from raptor_s3.routing import hooks, shortcuts
+from raptor_s3.routing import hooks, last_resort, shortcuts
 from raptor_s3.routing.config import RaptorConfig
 from raptor_s3.routing.profile import DEFAULT_CONFIG_FILE, describe, read_profile
 
@@ -90,6 +90,7 @@ def initialize_client_plugin(client: Any) -> None:
     """botocore's entry point, for each client of each service. botocore hides exceptions, so what is wrong is logged here."""
     if client.meta.service_model.service_name != "s3" or client in _activations:
         return
+    last_resort.install()
     try:
         config = _load(_session_of_client(_client_of(client)), {})
         if not config.is_configured:

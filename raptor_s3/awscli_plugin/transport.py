@@ -22,7 +22,10 @@ from raptor_s3.awscli_plugin.commands import configuration_error, usage_error
 from raptor_s3.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.journal import PutRecord
 
 _log = logging.getLogger(__name__)
 
@@ -90,8 +93,21 @@ def switch_on(session: Any, command: str, transport: str | None, parsed_args: An
 
     _set_up_logging(session, parsed_globals)
     _send_whole(session, policy.MAX_BODY if transport == RAPTOR else config.threshold_bytes or 0)
-    hooks.attach(session.get_component("event_emitter"), config, source="aws")
+    hooks.attach(session.get_component("event_emitter"), config, source="aws", on_https_error=_explain_once(parsed_args))
     return True
+
+
+def _explain_once(parsed_args: Any) -> Callable[[PutRecord], None]:
+    """Says, before the CLI's first `upload failed`, why the fast path has left that upload to HTTPS."""
+    is_silent = getattr(parsed_args, "quiet", False)
+
+    def explain(record: PutRecord) -> None:
+        nonlocal is_silent
+        if not is_silent:
+            is_silent = True
+            sys.stderr.write(f"raptor: s3://{record.bucket}/{record.key} went over HTTPS: {record.reason}\n")
+
+    return explain
 
 
 def _set_up_logging(session: Any, parsed_globals: Any) -> None:

@@ -110,8 +110,28 @@ def run_verb(verb: Verb, args: argparse.Namespace, output: Output) -> int:
         return EXIT_FAILED
 
 
+def _objection(arguments: Sequence[str]) -> str:
+    """What is wrong with a first word that is neither verb nor file, with no destination behind it; else an empty string."""
+    word = arguments[0]
+    if word.startswith("-") or any("://" in argument for argument in arguments) or os.path.lexists(word):
+        return ""
+    from difflib import get_close_matches  # needed for mistakes only
+
+    near = get_close_matches(word, VERBS, n=1)
+    if near:
+        return f"there is no verb {word!r}; did you mean: raptor {near[0]}"
+    return f"{word!r} is no verb ({', '.join(VERBS)}), and no file either. To send a file: raptor FILE s3://BUCKET/KEY"
+
+
 def _run(arguments: list[str]) -> int:
-    name = arguments.pop(0) if arguments[0] in VERBS else "send"
+    if arguments[0] in VERBS:
+        name = arguments.pop(0)
+    else:
+        name = "send"
+        objection = _objection(arguments)
+        if objection:
+            Output().error(objection)
+            return EXIT_USAGE
     if name == "gateway":
         return _run_gateway(arguments)
     verb = load_verb(name)

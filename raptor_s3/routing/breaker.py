@@ -108,6 +108,13 @@ class Breaker:
             self._change(claim)
             return "" if claimed else f"circuit breaker: {self._state.reason}"
 
+    def ended(self, failure: str, started_at: float) -> None:
+        """A put ended: with this failure of the endpoint, or (empty) in a way that shows that it works."""
+        if failure:
+            self.failed(failure, started_at)
+        else:
+            self.succeeded()
+
     def failed(self, reason: str, started_at: float) -> None:
         """A put that began at `started_at` (unix time) failed.
 
@@ -133,7 +140,9 @@ class Breaker:
 
     def succeeded(self) -> None:
         """A put was confirmed."""
-        self._succeeded_at = self._clock()
+        now = self._succeeded_at = self._clock()
+        if now - self._looked_at >= _REFRESH_S:  # who didn't ask to be admitted may not know of others' failures
+            self._refresh(now)
         if self._state.failures == 0:
             return
         with self._lock:

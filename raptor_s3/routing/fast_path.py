@@ -14,14 +14,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from raptor_s3.errors import HandshakeTimeout, RaptorError, TransferRejected
+from raptor_s3.errors import RaptorError, TransferRejected
 from raptor_s3.net import clock
 from raptor_s3.routing import policy
 from raptor_s3.routing.body import Body
 from raptor_s3.routing.checksums import add_checksum
 from raptor_s3.routing.parameters import Unsupported, put_fields
 from raptor_s3.routing.policy import LinkEstimate, RequestFacts
-from raptor_s3.routing.unconfirmed import unconfirmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,11 +35,6 @@ logger = logging.getLogger("raptor_s3.routing")
 
 _REFUSAL_MEMORY_S: Final = 60.0
 _REMEMBERED: Final = 1024
-# Said by the receiver about itself, not by S3 about the object: HTTPS has its own credentials and its own luck.
-_RECEIVER_PREFIXES: Final = ("gateway:", "backend:")
-_RECEIVERS_OWN: Final = frozenset(
-    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "SlowDown"}
-)
 
 
 class PutOutcome(Protocol):
@@ -66,6 +60,7 @@ class Declined(NamedTuple):
     body: Any
     after_failure: bool = False
     unconfirmed: Unconfirmed | None = None  # a conditional put that may be in S3 already
+    refusal: Refused | None = None  # the receiver's own words, for who does not want HTTPS
 
 
 class Refused(NamedTuple):
@@ -101,6 +96,7 @@ class FastPath:
         self._link = link
         self._bucket_reasons: dict[tuple[str, str], str] = {}
         self._refusals: dict[tuple[str, str], tuple[float, str]] = {}
+        self._complained_at = -_REFUSAL_MEMORY_S
 
     def put(self, request: PutRequest, record: PutRecord) -> Result:
         """Carry one put, or say why not; `record` learns size and costs. Exceptions of the body's own read pass through."""
@@ -144,37 +140,43 @@ class FastPath:
     def _send(self, request: PutRequest, record: PutRecord, fields: dict[str, Any], data: bytes, body: Body) -> Result:
         config = self.config
         started_at, began_at = time.time(), clock.now()
-
-        def declined(reason: str, error: Exception) -> Declined:
-            sent = unconfirmed(error, fields, data, began_at)
-            return Declined(reason, body.put_back(), after_failure=True, unconfirmed=sent)
-
         try:
             outcome = self._engine().put(fields, data, timeout_s=policy.patience_s(config, len(data)), confirm=config.confirm)
-        except TransferRejected as rejection:
-            if not _is_receivers_own(rejection):
-                self._breaker.succeeded()
-                return Refused(rejection.code, rejection.message, rejection.status)
-            if rejection.status >= 500 or rejection.code == "RequestExpired":  # it talks, but does not get to S3
-                self._breaker.failed(f"refused: {rejection}", started_at)
-            else:
-                self._breaker.succeeded()
-            if rejection.status == 403:
-                self._remember_refusal(request, str(rejection))
-            return declined(f"refused: {rejection}", rejection)
         except ValueError as error:
             return Declined(f"can't travel: {error}", body.put_back())
-        except RaptorError as error:
-            kind = "no handshake" if isinstance(error, HandshakeTimeout) else type(error).__name__
-            self._breaker.failed(f"{kind}: {error}", started_at)
-            return declined(f"fast path failed: {kind}: {error}", error)
         except Exception as error:  # a bug here, or a socket's OSError, must not cost the caller a put that HTTPS can carry
-            logger.exception("fast path failed")
-            self._breaker.failed(f"{type(error).__name__}: {error}", started_at)
-            return declined(f"fast path failed: {type(error).__name__}: {error}", error)
+            return self._failed(error, request, fields, data, body, started_at, began_at)
         self._breaker.succeeded()
         _note_costs(record, outcome.stats)
         return Carried(outcome.fields)
+
+    def _failed(
+        self,
+        error: Exception,
+        request: PutRequest,
+        fields: dict[str, Any],
+        data: bytes,
+        body: Body,
+        started_at: float,
+        began_at: float,
+    ) -> Declined | Refused:
+        from raptor_s3.routing import ending  # imported here, where few puts come
+        from raptor_s3.routing.unconfirmed import unconfirmed
+
+        failure = ending.failure(error)
+        self._breaker.ended(failure, started_at)
+        refusal = None
+        reason = f"fast path failed: {failure}"
+        if isinstance(error, TransferRejected):
+            refusal = Refused(error.code, error.message, error.status)
+            if not ending.is_receivers_own(error):
+                return refusal
+            reason = f"refused: {error}"
+            self._note_refusal(request, error, is_known=bool(failure))
+        elif not isinstance(error, RaptorError):
+            logger.error("fast path failed", exc_info=error)
+        sent = unconfirmed(error, fields, data, began_at)
+        return Declined(reason, body.put_back(), after_failure=True, unconfirmed=sent, refusal=refusal)
 
     def body_limit(self) -> int:
         """Octets of body above which a put goes over HTTPS, as things are."""
@@ -192,28 +194,33 @@ class FastPath:
 
     def _refusal(self, request: PutRequest) -> str:
         """What the receiver's policy lately said about this place, so that each further put doesn't travel twice."""
-        if not self._refusals or self.config.transport == "raptor":
+        if not self._refusals or self._is_strict:
             return ""
         expires_at, reason = self._refusals.get(_place(request), (0.0, ""))
         return f"lately refused: {reason}" if time.monotonic() < expires_at else ""
 
-    def _remember_refusal(self, request: PutRequest, reason: str) -> None:
-        if len(self._refusals) >= _REMEMBERED:
-            self._refusals.clear()
-        self._refusals[_place(request)] = (time.monotonic() + _REFUSAL_MEMORY_S, reason)
+    def _note_refusal(self, request: PutRequest, rejection: TransferRejected, *, is_known: bool) -> None:
+        """Remember what the policy said; once in a while say aloud that HTTPS has to do what the receiver would not.
+
+        `is_known`: the breaker has said it already.
+        """
+        now = time.monotonic()
+        if rejection.status == 403:
+            if len(self._refusals) >= _REMEMBERED:
+                self._refusals.clear()
+            self._refusals[_place(request)] = (now + _REFUSAL_MEMORY_S, str(rejection))
+        if not is_known and now >= self._complained_at + _REFUSAL_MEMORY_S and not self._is_strict:
+            self._complained_at = now
+            logger.warning("the receiver refuses s3://%s/%s, HTTPS takes over: %s", request.bucket, request.key, rejection)
+
+    @property
+    def _is_strict(self) -> bool:
+        """Whether whoever calls hears of every failure."""
+        return self.config.transport == "raptor" or self.config.on_failure == "raise"
 
 
 def _place(request: PutRequest) -> tuple[str, str]:
     return request.bucket, request.key.rpartition("/")[0]
-
-
-def _is_receivers_own(rejection: TransferRejected) -> bool:
-    return (
-        rejection.status >= 500
-        or rejection.status == 429
-        or rejection.code in _RECEIVERS_OWN
-        or rejection.message.startswith(_RECEIVER_PREFIXES)
-    )
 
 
 def _note_costs(record: PutRecord, stats: Any) -> None:

@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.net.forking import in_forked_child
-from raptor_s3.routing import response, unconfirmed
+from raptor_s3.routing import last_resort, response
 from raptor_s3.routing.fast_path import Carried, Declined, Refused
 from raptor_s3.routing.journal import PutRecord
-from raptor_s3.routing.listeners import client_of
 from raptor_s3.routing.request import Destination, PutRequest, read_request
 
 if TYPE_CHECKING:
@@ -46,16 +45,18 @@ _BEFORE_CALL: Final = f"before-call{_PUT}"
 _AFTER_PUT: Final = f"after-call{_PUT}"
 _MULTIPART: Final = frozenset({"before-call.s3.CreateMultipartUpload", "before-call.s3.UploadPart"})
 _REMEMBERED: Final = 1024
+_NO_CREDENTIALS: Final = frozenset({"NoCredentialsError", "PartialCredentialsError"})
 
 
 class Call:
     """One PutObject call, from its beginning to its journal entry."""
 
-    __slots__ = ("began", "emitter", "record", "unconfirmed")
+    __slots__ = ("after_failure", "began", "emitter", "record", "unconfirmed")
 
     def __init__(self, source: str) -> None:
         self.record = PutRecord(time.time(), source=source)
         self.began = time.perf_counter()
+        self.after_failure = False  # of the fast path, HTTPS has taken over
         self.unconfirmed: Unconfirmed | None = None  # what S3 may refuse because the fast path has done it
         self.emitter: Any = None  # of the client that makes the call; only with `unconfirmed`
 
@@ -70,6 +71,7 @@ class Attachment:
         source: str,
         make_fast_path: Callable[[RaptorConfig], FastPath],
         make_journal: Callable[[RaptorConfig], Journal | None],
+        on_https_error: Callable[[PutRecord], None] | None,
     ) -> None:
         self.is_active = True
         is_client = hasattr(target, "meta")
@@ -79,6 +81,7 @@ class Attachment:
         self._source = source
         self._make_fast_path = make_fast_path
         self._make_journal = make_journal
+        self._on_https_error = on_https_error
         self._fast_path: FastPath | None = None
         self._journal: Journal | None = None
         self._has_complained = False
@@ -169,7 +172,7 @@ class Attachment:
         answer = self.answer(result, record, params["url"])
         if isinstance(answer, Declined):
             params["body"] = answer.body
-            call.unconfirmed, call.emitter = answer.unconfirmed, emitter
+            call.after_failure, call.unconfirmed, call.emitter = answer.after_failure, answer.unconfirmed, emitter
             return None
         return answer
 
@@ -190,6 +193,8 @@ class Attachment:
         record.reason = result.reason
         config = self.config
         if config.transport == "raptor" or (result.after_failure and config.on_failure == "raise"):
+            if result.refusal is not None:
+                return response.failure(*result.refusal, url)
             return _refuse(result.reason, 503 if result.after_failure else 400, url)
         record.route = "https"
         return result
@@ -204,6 +209,9 @@ class Attachment:
         call = context.get(_CONTEXT_KEY)
         if call is None or call.unconfirmed is None:
             return
+        from raptor_s3.routing import unconfirmed  # needed for lost confirmations only
+        from raptor_s3.routing.listeners import client_of
+
         refusal = parsed.get("Error", {}).get("Code", "")
         if unconfirmed.settle(lambda: self._client() or client_of(call.emitter), call.unconfirmed, http_response, parsed):
             call.record.route = "raptor"
@@ -218,7 +226,10 @@ class Attachment:
         call = context.pop(_CONTEXT_KEY, None) if event_name.endswith(_PUT) else None
         if call is not None:
             call.record.error = type(exception).__name__
+            if call.record.route == "https":
+                exception.add_note(f"raptor_s3: not on the fast path: {call.record.reason}")
             self._write(call)
+            self._tell(call)
 
     def finish(self, call: Call, status: int, parsed: dict[str, Any]) -> None:
         """Note how a call ended, in the journal and in the response itself."""
@@ -229,6 +240,15 @@ class Attachment:
             record.error = parsed.get("Error", {}).get("Code", "")
         parsed.setdefault("ResponseMetadata", {})[response.METADATA_KEY] = response.metadata(record)
         self._write(call)
+        if status >= 300:
+            self._tell(call)
+
+    def _tell(self, call: Call) -> None:
+        """A put failed over HTTPS. If the fast path is what should have carried it, say why it has not."""
+        record = call.record
+        tell = self._on_https_error
+        if tell is not None and record.route == "https" and (call.after_failure or record.error in _NO_CREDENTIALS):
+            tell(record)
 
     def _write(self, call: Call) -> None:
         record = call.record
@@ -246,13 +266,18 @@ def attach(
     source: str = "boto3",
     make_fast_path: Callable[[RaptorConfig], FastPath] | None = None,
     make_journal: Callable[[RaptorConfig], Journal | None] | None = None,
+    on_https_error: Callable[[PutRecord], None] | None = None,
 ) -> Attachment:
     """Put the fast path on an S3 client, or on the event emitter of a session for the clients it will make.
 
     `config` may be a function, asked at the first put. Attaching again replaces what was attached before. `source`
-    names the face in the journal. The other two stand in for the real ones in tests.
+    names the face in the journal. `on_https_error` hears of puts that HTTPS could not do after the fast path had failed, or
+    for want of credentials. The other two stand in for the real ones in tests.
     """
-    attachment = Attachment(target, config, source, make_fast_path or _real_fast_path, make_journal or _real_journal)
+    last_resort.install()
+    attachment = Attachment(
+        target, config, source, make_fast_path or _real_fast_path, make_journal or _real_journal, on_https_error
+    )
     attachment._register()
     return attachment
 

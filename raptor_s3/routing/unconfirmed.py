@@ -15,9 +15,9 @@ import email.utils
 import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from raptor_s3.errors import ConfigError, HandshakeTimeout, TransferCancelled, TransferRejected
 from raptor_s3.net import clock
 from raptor_s3.routing import response
+from raptor_s3.routing.ending import may_have_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,13 +42,6 @@ class Unconfirmed(NamedTuple):
     size_bytes: int
     md5: str  # of the body, in hexadecimal
     began_at: float  # clock.now()
-
-
-def may_have_written(error: Exception) -> bool:
-    """Whether the object may be in S3 although the fast path ended with this error."""
-    if isinstance(error, TransferRejected):  # RequestExpired: the receiver itself can't tell
-        return error.status >= 500 or error.code == "RequestExpired"
-    return not isinstance(error, HandshakeTimeout | TransferCancelled | ConfigError)
 
 
 def unconfirmed(error: Exception, fields: Mapping[str, Any], body: bytes, began_at: float) -> Unconfirmed | None:

@@ -29,7 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST = "1.39.9"  # the first botocore with BOTOCORE_EXPERIMENTAL__PLUGINS
 OUR_TESTS = (
     "tests/unit/test_plugin_enable.py",
-    *(f"tests/unit/test_routing_{name}.py" for name in ("body", "hooks", "policy", "shortcuts", "unconfirmed")),
+    *(
+        f"tests/unit/test_routing_{name}.py"
+        for name in ("body", "company", "fallback", "hooks", "policy", "shortcuts", "unconfirmed")
+    ),
 )
 DEPENDENCIES = ("noiseprotocol", "pynacl", "numpy", "rich", "pytest", "pytest-timeout", "cryptography")
 # Threads and processes that wait for seconds of slow network, and another client.

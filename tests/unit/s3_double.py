@@ -81,6 +81,16 @@ class EngineDouble:
         return [body for _, body in self.puts]
 
 
+class Stream:
+    """Readable only."""
+
+    def __init__(self, data):
+        self._file = io.BytesIO(data)
+
+    def read(self, size=-1):
+        return self._file.read(size)
+
+
 @dataclass
 class Stored:
     body: bytes

@@ -153,6 +153,19 @@ def test_a_strict_upload_that_fails_is_an_error_without_credentials_or_a_traceba
     assert "Traceback" not in result.stderr
 
 
+def test_why_https_was_asked_is_said_before_its_want_of_credentials(home: Path) -> None:
+    (home / "more").mkdir()
+    for name in ("1", "2", "3"):
+        (home / "more" / name).write_text("x")
+    result = aws(home, "s3", "cp", "more", "s3://b/", "--recursive")
+    assert result.returncode == 1
+    first, *failed = [line for line in result.stderr.splitlines() if line.startswith(("raptor:", "upload failed"))]
+    assert first.startswith("raptor: s3://b/")
+    assert "went over HTTPS: fast path failed: no handshake" in first or "circuit breaker open" in first
+    assert [line.partition(" ")[2].partition(" to ")[0] for line in sorted(failed)] == [f"failed: more/{n}" for n in "123"]
+    assert aws(home, "s3", "cp", "a.txt", "s3://b/", "--quiet").stderr == ""
+
+
 def test_a_strict_move_that_fails_keeps_its_source(home: Path) -> None:
     result = aws(home, "s3", "mv", "a.txt", "s3://b/", "--transport", "raptor")
     assert result.returncode == 1

@@ -52,6 +52,12 @@ class TestBreaker:
         clock.now += FIRST_COOLDOWN_S - 1
         assert breaker.admit(5)
 
+    def test_a_success_of_who_did_not_ask_closes_what_another_process_opened(self, record, clock):
+        Breaker(record, clock=clock).failed("no handshake", clock.now)
+        clock.now += 1
+        Breaker(record, clock=clock).ended("", clock.now)
+        assert Breaker(record, clock=clock).admit(5) == ""
+
     def test_then_one_put_tries(self, breaker, clock):
         breaker.failed("x", clock.now)
         clock.now += FIRST_COOLDOWN_S

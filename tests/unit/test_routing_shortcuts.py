@@ -1,6 +1,6 @@
 """Shortcuts past botocore: when they are taken, when they must not be, and that boto3's uploads keep their manners.
 
-That puts come out the same is test_routing_hooks' business: it runs everything both ways.
+That puts come out the same is the business of test_routing_hooks, _fallback and _company: they run everything both ways.
 """
 
 import io

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferCancelled, TransferRejected
-from raptor_s3.routing import hooks
+from raptor_s3.routing import listeners
 from raptor_s3.routing.listeners import client_of
 
 BODY = b"written by the fast path"
@@ -201,7 +201,7 @@ def test_a_client_of_a_session_is_found_too(rig):
 
 
 def test_a_client_that_can_not_be_found_gets_s3s_own_refusal(rig, monkeypatch):
-    monkeypatch.setattr(hooks, "client_of", lambda emitter: None)
+    monkeypatch.setattr(listeners, "client_of", lambda emitter: None)
     session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
     rig.attach_to(session.events, s3_double.make_config(rig.s3))
     lose(rig)
