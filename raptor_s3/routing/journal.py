@@ -1,8 +1,8 @@
 """A bounded journal of recent puts: which way each went, why, and what it cost.
 
 One JSON object per line in `puts.jsonl` of the runtime directory, shared by all processes of a user; `aws raptor
-status` and `raptor status` read it. Lines are appended whole (O_APPEND), at most a few times a second: a burst is
-buffered and flushed by the next put or at exit.
+status` and `raptor status` read it. Lines are appended whole (O_APPEND), at most a few times a second: what comes between is
+buffered and flushed by the next put or at exit, of a burst the latest puts.
 
 Invariant: the files never hold more than about twice MAX_BYTES, are 0600, and nothing that goes wrong here reaches a
 caller of put_object.
@@ -33,7 +33,7 @@ logger = logging.getLogger("raptor_s3.journal")
 FILE_NAME: Final = "puts.jsonl"
 MAX_BYTES: Final = 512 * 1024
 _FLUSH_INTERVAL_S: Final = 0.25
-_BUFFERED: Final = 4096
+_BUFFERED: Final = 256
 
 
 class PutRecord:
@@ -59,7 +59,8 @@ class PutRecord:
 
     def __init__(self, at: float, bucket: str = "", key: str = "", **known: Any) -> None:
         self.at, self.bucket, self.key = at, bucket, key
-        vars(self).update(known)
+        if known:
+            vars(self).update(known)
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS}

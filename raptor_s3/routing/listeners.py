@@ -77,25 +77,25 @@ def foreign_handler(emitter: Any) -> str:
         return "an event system unknown here"
     verdict: str | None = cache.get(_VERDICT)
     if verdict is None:
-        watching = [handler for event in _WATCHED for handler in handlers.prefix_search(event)]
-        names = map(_foreign_name, watching + _after_ours(list(handlers.prefix_search(f"before-call{_PUT}"))))
-        verdict = cache[_VERDICT] = next((name for name in names if name), "")
+        verdict = cache[_VERDICT] = _watching(handlers)
     return verdict
 
 
 def is_quiet(emitter: Any) -> bool:
     """Whether nobody but botocore's well-known handlers and ours would hear anything of a PutObject, from call to return."""
     tree = getattr(emitter, "_emitter", emitter)
-    verdict: bool | None = tree._lookup_cache.get(_QUIET)
+    cache = tree._lookup_cache
+    verdict: bool | None = cache.get(_QUIET)
     if verdict is None:
+        handlers = tree._handlers
         strangers = [
             handler
             for event, known in _KNOWN.items()
-            for handler in tree._handlers.prefix_search(event + _PUT)
+            for handler in handlers.prefix_search(event + _PUT)
             if _foreign_name(handler) or getattr(handler, "__qualname__", "") not in known
         ]
-        verdict = tree._lookup_cache[_QUIET] = not strangers
-    return verdict and not foreign_handler(emitter)
+        verdict = cache[_QUIET] = not strangers and not _watching(handlers)
+    return verdict and not moto_is_on()
 
 
 def client_of(emitter: Any) -> Any:
@@ -108,6 +108,13 @@ def client_of(emitter: Any) -> Any:
             if client.meta.events._emitter is tree:
                 return client
     return None
+
+
+def _watching(tree: Any) -> str:
+    """The first of somebody's own handlers in the trie that HTTPS would call after our answer."""
+    handlers = [handler for event in _WATCHED for handler in tree.prefix_search(event)]
+    names = map(_foreign_name, handlers + _after_ours(list(tree.prefix_search(f"before-call{_PUT}"))))
+    return next((name for name in names if name), "")
 
 
 def _after_ours(handlers: list[Any]) -> list[Any]:

@@ -191,6 +191,14 @@ class TestJournal:
         assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
         assert [record.at for record in journal.read(50)] == [float(number) for number in range(2950, 3000)]
 
+    def test_of_a_burst_the_latest_are_kept(self, directory):
+        journal = Journal(directory)
+        for number in range(5000):
+            journal.record(PutRecord(float(number)))
+        times = [record.at for record in journal.read(10_000)]
+        assert times[-256:] == [float(number) for number in range(4744, 5000)]
+        assert times == sorted(times)
+
     def test_nonsense_lines_are_skipped(self, directory):
         journal = Journal(directory)
         journal.record(PutRecord(1.0, "b", "k"))
