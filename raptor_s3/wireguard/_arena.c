@@ -1,21 +1,53 @@
-/* Transport messages by the hundred (whitepaper 5.4.6): the loop of raptor_s3.wireguard.arena, without Python between two datagrams.
+/* Transport messages (whitepaper 5.4.6) without Python between two octets: the C side of raptor_s3.wireguard.arena, whose Python twins
+ * give the same bytes.
  *
- * The AEAD is libsodium's own function, handed over by address from PyNaCl's binding: no cryptography lives here. Every length is checked
- * against its buffer before the first octet is written. The Python twin in arena.py gives the same bytes. */
+ * No cryptography lives here. ChaCha20-Poly1305 is libsodium's, handed over by address from PyNaCl's binding, or, for runs of messages,
+ * OpenSSL's (_libcrypto.h).
+ *
+ * Invariant: every length is checked against its buffer, and every counter against 2^64, before the first octet is read or written;
+ * a run that fails leaves zeros and an exception. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <limits.h>
 #include <stdint.h>
 #include <string.h>
 
+#include "_libcrypto.h"
+
 #define KEY_SIZE 32
+#define NONCE_SIZE 12
+#define TAG_SIZE 16
 #define HEADER_SIZE 16
-#define OVERHEAD 32
+#define OVERHEAD (HEADER_SIZE + TAG_SIZE)
 #define TYPE_TRANSPORT 4
+/* So that no size overflows an int (EVP) or a sum; UDP has 65,535. */
+#define MAX_SIZE (INT_MAX - OVERHEAD)
+/* Giving the GIL away costs a small run more than others could do meanwhile. */
+#define RELEASE_ABOVE 16384
 
 /* crypto_aead_chacha20poly1305_ietf_encrypt(c, clen_p, m, mlen, ad, adlen, nsec, npub, k) */
-typedef int (*aead_encrypt)(unsigned char *, unsigned long long *, const unsigned char *, unsigned long long, const unsigned char *,
-                            unsigned long long, const unsigned char *, const unsigned char *, const unsigned char *);
+typedef int (*sodium_encrypt)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *, unsigned long long,
+                              const uint8_t *, const uint8_t *, const uint8_t *);
+/* crypto_aead_chacha20poly1305_ietf_decrypt(m, mlen_p, nsec, c, clen, ad, adlen, npub, k) */
+typedef int (*sodium_decrypt)(uint8_t *, unsigned long long *, uint8_t *, const uint8_t *, unsigned long long, const uint8_t *,
+                              unsigned long long, const uint8_t *, const uint8_t *);
+
+/* Read and written while the GIL is held. */
+static sodium_encrypt aead_encrypt;
+static sodium_decrypt aead_decrypt;
+static libcrypto openssl;
+
+/* Equal-size plaintexts to be sealed under counters one after the other. */
+typedef struct {
+    const uint8_t *key;
+    uint32_t index;
+    uint64_t counter;
+    const uint8_t *plaintext;
+    Py_ssize_t count, size, stride;
+    uint8_t *message;
+    libcrypto openssl; /* no cipher: libsodium */
+} run;
 
 static void store_le(uint8_t *out, uint64_t value, int octets)
 {
@@ -23,57 +55,276 @@ static void store_le(uint8_t *out, uint64_t value, int octets)
         out[i] = (uint8_t)(value >> (8 * i));
 }
 
-static int fits(Py_ssize_t count, Py_ssize_t size, Py_ssize_t stride, Py_ssize_t arena, Py_ssize_t out)
+static uint64_t load_le(const uint8_t *octets, int count)
 {
-    if (count < 1 || size < 0 || stride < size || size > arena || size > PY_SSIZE_T_MAX - OVERHEAD)
-        return 0;
-    if (stride > 0 && count - 1 > (arena - size) / stride)
-        return 0;
-    return count <= out / (size + OVERHEAD);
+    uint64_t value = 0;
+    while (count--)
+        value = value << 8 | octets[count];
+    return value;
 }
 
-static PyObject *seal_messages(PyObject *module, PyObject *args)
+static void write_header(uint8_t *message, uint32_t index, uint64_t counter)
 {
-    unsigned long long address, counter;
-    unsigned long index;
-    Py_ssize_t count, size, stride;
-    Py_buffer key, arena, out;
+    store_le(message, TYPE_TRANSPORT, 4);
+    store_le(message + 4, index, 4);
+    store_le(message + 8, counter, 8);
+}
+
+/* Whitepaper 5.4.6: 32 zero bits and the counter. */
+static void write_nonce(uint8_t *nonce, uint64_t counter)
+{
+    memset(nonce, 0, 4);
+    store_le(nonce + 4, counter, 8);
+}
+
+static int seal_one(const uint8_t *key, uint32_t index, uint64_t counter, const uint8_t *plaintext, Py_ssize_t size, uint8_t *message)
+{
+    uint8_t nonce[NONCE_SIZE];
+
+    write_header(message, index, counter);
+    write_nonce(nonce, counter);
+    return aead_encrypt(message + HEADER_SIZE, NULL, plaintext, (unsigned long long)size, NULL, 0, NULL, nonce, key) == 0;
+}
+
+static int seal_run(const run *r)
+{
+    uint8_t nonce[NONCE_SIZE];
+    void *context = r->openssl.cipher != NULL ? libcrypto_begin(&r->openssl, r->key) : NULL;
+    int good = r->openssl.cipher == NULL || context != NULL;
+
+    for (Py_ssize_t i = 0; good && i < r->count; i++) {
+        const uint8_t *plaintext = r->plaintext + i * r->stride;
+        uint8_t *message = r->message + i * (r->size + OVERHEAD);
+        uint64_t counter = r->counter + (uint64_t)i;
+        if (context != NULL) {
+            write_header(message, r->index, counter);
+            write_nonce(nonce, counter);
+            good = libcrypto_seal(&r->openssl, context, nonce, plaintext, (int)r->size, message + HEADER_SIZE);
+        } else {
+            good = seal_one(r->key, r->index, counter, plaintext, r->size, message);
+        }
+    }
+    if (context != NULL)
+        r->openssl.context_free(context);
+    if (!good)
+        memset(r->message, 0, (size_t)(r->count * (r->size + OVERHEAD)));
+    return good;
+}
+
+/* Arguments */
+
+static int expect(Py_ssize_t given, Py_ssize_t expected)
+{
+    if (given != expected)
+        PyErr_Format(PyExc_TypeError, "%zd arguments expected, %zd given", expected, given);
+    return given == expected;
+}
+
+static const uint8_t *key_from(PyObject *object)
+{
+    char *key;
+    Py_ssize_t size;
+
+    if (PyBytes_AsStringAndSize(object, &key, &size) < 0)
+        return NULL;
+    if (size != KEY_SIZE) {
+        PyErr_SetString(PyExc_ValueError, "the key has not 32 octets");
+        return NULL;
+    }
+    return (const uint8_t *)key;
+}
+
+static int index_from(PyObject *object, uint32_t *index)
+{
+    unsigned long value = PyLong_AsUnsignedLong(object);
+    if (value == (unsigned long)-1 && PyErr_Occurred())
+        return 0;
+    if (value > UINT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "an index has 32 bits");
+        return 0;
+    }
+    *index = (uint32_t)value;
+    return 1;
+}
+
+static int counter_from(PyObject *object, uint64_t *counter)
+{
+    *counter = PyLong_AsUnsignedLongLong(object);
+    return *counter != UINT64_MAX || !PyErr_Occurred();
+}
+
+static int size_from(PyObject *object, Py_ssize_t *size)
+{
+    *size = PyLong_AsSsize_t(object);
+    return *size != -1 || !PyErr_Occurred();
+}
+
+static int fits(const run *r, Py_ssize_t arena, Py_ssize_t out)
+{
+    if (r->count < 1 || r->size < 0 || r->size > MAX_SIZE || r->stride < r->size || r->size > arena)
+        return 0;
+    if (r->stride > 0 && r->count - 1 > (arena - r->size) / r->stride)
+        return 0;
+    return r->count <= out / (r->size + OVERHEAD) && (uint64_t)(r->count - 1) <= UINT64_MAX - r->counter;
+}
+
+/* Functions */
+
+static PyObject *use_sodium(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    (void)module;
+    if (!expect(given, 2))
+        return NULL;
+    unsigned long long seal = PyLong_AsUnsignedLongLong(args[0]), open = PyLong_AsUnsignedLongLong(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    aead_encrypt = (sodium_encrypt)(uintptr_t)seal;
+    aead_decrypt = (sodium_decrypt)(uintptr_t)open;
+    Py_RETURN_NONE;
+}
+
+static int has_sodium(void)
+{
+    if (aead_encrypt == NULL || aead_decrypt == NULL)
+        PyErr_SetString(PyExc_RuntimeError, "use_sodium comes first");
+    return aead_encrypt != NULL && aead_decrypt != NULL;
+}
+
+static PyObject *seal_messages(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    run r;
+    Py_buffer arena, out;
+    int done = 0;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "Ky*kKy*nnnw*:seal_messages", &address, &key, &index, &counter, &arena, &count, &size, &stride, &out))
+    if (!expect(given, 9) || !has_sodium() || !(r.key = key_from(args[1])) || !index_from(args[2], &r.index) ||
+        !counter_from(args[3], &r.counter) || !size_from(args[5], &r.count) || !size_from(args[6], &r.size) ||
+        !size_from(args[7], &r.stride))
         return NULL;
-    int valid = address != 0 && key.len == KEY_SIZE && fits(count, size, stride, arena.len, out.len);
+    int with_openssl = PyObject_IsTrue(args[0]);
+    if (with_openssl < 0)
+        return NULL;
+    if (with_openssl && openssl.cipher == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "load_openssl comes first");
+    r.openssl = with_openssl ? openssl : (libcrypto){0};
+    if (PyObject_GetBuffer(args[4], &arena, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (PyObject_GetBuffer(args[8], &out, PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&arena);
+        return NULL;
+    }
+    int valid = fits(&r, arena.len, out.len);
     if (valid) {
-        aead_encrypt encrypt = (aead_encrypt)(uintptr_t)address;
-        const uint8_t *plaintext = arena.buf;
-        uint8_t *message = out.buf;
-        uint8_t nonce[12] = {0};
-
-        Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t i = 0; i < count; i++) {
-            store_le(message, TYPE_TRANSPORT, 4);
-            store_le(message + 4, index, 4);
-            store_le(message + 8, counter, 8);
-            store_le(nonce + 4, counter, 8);
-            encrypt(message + HEADER_SIZE, NULL, plaintext, (unsigned long long)size, NULL, 0, NULL, nonce, key.buf);
-            plaintext += stride;
-            message += size + OVERHEAD;
-            counter++;
-        }
-        Py_END_ALLOW_THREADS
+        r.plaintext = arena.buf;
+        r.message = out.buf;
+        PyThreadState *state = r.count * (r.size + OVERHEAD) > RELEASE_ABOVE ? PyEval_SaveThread() : NULL;
+        done = seal_run(&r);
+        if (state != NULL)
+            PyEval_RestoreThread(state);
     }
     PyBuffer_Release(&out);
     PyBuffer_Release(&arena);
-    PyBuffer_Release(&key);
-    if (!valid) {
-        PyErr_SetString(PyExc_ValueError, "a buffer is too small, or the key has not 32 octets");
-        return NULL;
-    }
-    return PyLong_FromSsize_t(count * (size + OVERHEAD));
+    if (!valid)
+        return PyErr_Format(PyExc_ValueError, "a buffer is too small, or the counters run out");
+    return done ? PyLong_FromSsize_t(r.count * (r.size + OVERHEAD)) : PyErr_Format(PyExc_RuntimeError, "sealing failed");
 }
 
+static PyObject *seal_message(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    const uint8_t *key;
+    uint32_t index;
+    uint64_t counter;
+    Py_buffer plaintext;
+    PyObject *message = NULL;
+
+    (void)module;
+    if (!expect(given, 4) || !has_sodium() || !(key = key_from(args[0])) || !index_from(args[1], &index) ||
+        !counter_from(args[2], &counter))
+        return NULL;
+    if (PyObject_GetBuffer(args[3], &plaintext, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (plaintext.len > MAX_SIZE)
+        PyErr_SetString(PyExc_ValueError, "the plaintext is too large");
+    else if ((message = PyBytes_FromStringAndSize(NULL, plaintext.len + OVERHEAD)) != NULL &&
+             !seal_one(key, index, counter, plaintext.buf, plaintext.len, (uint8_t *)PyBytes_AsString(message))) {
+        Py_CLEAR(message);
+        PyErr_SetString(PyExc_RuntimeError, "sealing failed");
+    }
+    PyBuffer_Release(&plaintext);
+    return message;
+}
+
+static PyObject *read_counter(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    uint32_t index;
+    uint64_t counter = 0;
+    Py_buffer message;
+
+    (void)module;
+    if (!expect(given, 2) || !index_from(args[1], &index) || PyObject_GetBuffer(args[0], &message, PyBUF_SIMPLE) < 0)
+        return NULL;
+    const uint8_t *header = message.buf;
+    int good = message.len >= OVERHEAD && load_le(header, 4) == TYPE_TRANSPORT && load_le(header + 4, 4) == index;
+    if (good)
+        counter = load_le(header + 8, 8);
+    PyBuffer_Release(&message);
+    if (!good)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(counter);
+}
+
+static PyObject *open_message(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    const uint8_t *key;
+    uint64_t counter;
+    uint8_t nonce[NONCE_SIZE];
+    Py_buffer message;
+    PyObject *plaintext = NULL;
+
+    (void)module;
+    if (!expect(given, 3) || !has_sodium() || !(key = key_from(args[0])) || !counter_from(args[1], &counter))
+        return NULL;
+    if (PyObject_GetBuffer(args[2], &message, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (message.len < OVERHEAD || message.len > MAX_SIZE)
+        PyErr_SetString(PyExc_ValueError, "the message is too short or too large");
+    else if ((plaintext = PyBytes_FromStringAndSize(NULL, message.len - OVERHEAD)) != NULL) {
+        write_nonce(nonce, counter);
+        if (aead_decrypt((uint8_t *)PyBytes_AsString(plaintext), NULL, NULL, (const uint8_t *)message.buf + HEADER_SIZE,
+                         (unsigned long long)(message.len - HEADER_SIZE), NULL, 0, nonce, key) != 0) {
+            Py_DECREF(plaintext);
+            plaintext = Py_NewRef(Py_None);
+        }
+    }
+    PyBuffer_Release(&message);
+    return plaintext;
+}
+
+static PyObject *load_openssl(PyObject *module, PyObject *args)
+{
+    const char *name;
+    int is_loaded;
+    libcrypto found = {0};
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "sp:load_openssl", &name, &is_loaded))
+        return NULL;
+    const char *reason = libcrypto_open(name, is_loaded, &found);
+    if (reason != NULL)
+        return PyErr_Format(PyExc_ImportError, "%s: %s", name, reason);
+    openssl = found;
+    Py_RETURN_NONE;
+}
+
+#define FASTCALL(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+
 static PyMethodDef methods[] = {
-    {"seal_messages", seal_messages, METH_VARARGS, NULL},
+    FASTCALL(use_sodium),
+    FASTCALL(seal_messages),
+    FASTCALL(seal_message),
+    FASTCALL(read_counter),
+    FASTCALL(open_message),
+    {"load_openssl", load_openssl, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

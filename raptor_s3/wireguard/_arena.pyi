@@ -1,7 +1,9 @@
 from typing_extensions import Buffer
 
+def use_sodium(encrypt_address: int, decrypt_address: int, /) -> None: ...
+def load_openssl(name: str, is_loaded: bool, /) -> None: ...
 def seal_messages(
-    aead_address: int,
+    with_openssl: bool,
     key: bytes,
     index: int,
     counter: int,
@@ -10,4 +12,8 @@ def seal_messages(
     size: int,
     stride: int,
     out: Buffer,
+    /,
 ) -> int: ...
+def seal_message(key: bytes, index: int, counter: int, plaintext: Buffer, /) -> bytes: ...
+def read_counter(message: Buffer, index: int, /) -> int | None: ...
+def open_message(key: bytes, counter: int, message: Buffer, /) -> bytes | None: ...

@@ -17,20 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
 from raptor_s3.wireguard import constants
-from raptor_s3.wireguard.arena import seal_messages
+from raptor_s3.wireguard.arena import open_message, read_counter, seal_message, seal_messages
 from raptor_s3.wireguard.counters import CounterRange
-from raptor_s3.wireguard.messages import NONCE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from raptor_s3.wireguard.replay import ReplayWindow
-from raptor_s3.wireguard.sodium import NULL, aead_decrypt, aead_encrypt, ffi
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # As the socket module writes them for AF_INET and AF_INET6, so that `sendto` takes them back as they came.
 Address = tuple[str, int] | tuple[str, int, int, int]
-
-_HEADER = constants.TRANSPORT_HEADER_SIZE
-_OVERHEAD = constants.TRANSPORT_OVERHEAD
 
 
 class SessionState(NamedTuple):
@@ -121,20 +116,14 @@ class Session:
         """A transport data message: 16 octets of header, the ciphertext, 16 octets of tag. Raises SessionExpired."""
         if now - self.created_at >= constants.REJECT_AFTER_TIME:
             raise SessionExpired("session is older than REJECT_AFTER_TIME")
-        counter = self.counters.take(1, now)
-        source = ffi.from_buffer(plaintext)
-        size = len(source)
-        message = bytearray(size + _OVERHEAD)
-        TRANSPORT_HEADER.pack_into(message, 0, TYPE_TRANSPORT, self.remote_index, counter)
-        nonce = NONCE.pack(counter)
-        aead_encrypt(ffi.from_buffer(message) + _HEADER, NULL, source, size, NULL, 0, NULL, nonce, self._send_key)
-        return bytes(message)
+        return seal_message(self._send_key, self.remote_index, self.counters.take(1, now), plaintext)
 
     def seal_arena(self, arena: Buffer, count: int, size: int, stride: int, out: Buffer, now: float) -> int:
         """Seal `count` plaintexts of `size` octets that lie `stride` apart in `arena` into `out`, back to back.
 
         Each message takes size + 32 octets of `out`; returns the octets written. `out` must not overlap `arena`.
-        Raises SessionExpired, and ValueError when a buffer is too small.
+        Raises SessionExpired, ValueError when a buffer is too small, and WireGuardError should the library fail: then
+        nothing of `out` may be sent, and the counters are spent.
         """
         if now - self.created_at >= constants.REJECT_AFTER_TIME:
             raise SessionExpired("session is older than REJECT_AFTER_TIME")
@@ -149,26 +138,21 @@ class Session:
         Raises MalformedPacket (not such a message, or another session's), SessionExpired, AuthenticationFailed
         (forged, or a replay).
         """
-        source = ffi.from_buffer(message)
-        size = len(source) - _OVERHEAD
-        if size < 0:
-            raise MalformedPacket("transport message is too short")
-        message_type, index, counter = TRANSPORT_HEADER.unpack_from(message)
-        if message_type != TYPE_TRANSPORT or index != self.local_index:
-            raise MalformedPacket("not a transport message of this session")
+        counter = read_counter(message, self.local_index)
+        if counter is None:
+            raise MalformedPacket("not a transport message of this session, or too short")
         if now - self.created_at >= constants.REJECT_AFTER_TIME or counter >= constants.REJECT_AFTER_MESSAGES:
             raise SessionExpired("session is past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES")
         window = self._window
         if not window.is_fresh(counter):
             raise AuthenticationFailed("counter was received before, or is too old to know")
-        plaintext = bytearray(size)
-        nonce = NONCE.pack(counter)
-        if aead_decrypt(ffi.from_buffer(plaintext), NULL, NULL, source + _HEADER, size + 16, NULL, 0, nonce, self._receive_key):
+        plaintext = open_message(self._receive_key, counter, message)
+        if plaintext is None:
             raise AuthenticationFailed("tag does not verify")
         window.mark(counter)
         if not self.counters.end and not self.is_initiator:
             self.counters = CounterRange()
-        return bytes(plaintext)
+        return plaintext
 
     def inherit_window(self, other: Session) -> None:
         """Share the replay window of `other` if it has the same keys."""

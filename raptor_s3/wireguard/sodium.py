@@ -24,12 +24,16 @@ if _lib.sodium_init() < 0:
 ffi: Final[Any] = _ffi
 NULL: Final[Any] = _ffi.NULL
 aead_encrypt: Final[Any] = _lib.crypto_aead_chacha20poly1305_ietf_encrypt
-# For C that is handed the function instead of linking libsodium.
-aead_encrypt_address: Final[int] = int(_ffi.cast("uintptr_t", _ffi.addressof(_lib, "crypto_aead_chacha20poly1305_ietf_encrypt")))
 aead_decrypt: Final[Any] = _lib.crypto_aead_chacha20poly1305_ietf_decrypt
 
 _KEY_SIZE = 32
 _TAG_SIZE = 16
+
+
+def aead_addresses() -> tuple[int, int]:
+    """Where `aead_encrypt` and `aead_decrypt` are, for C that is handed them instead of linking libsodium."""
+    encrypt, decrypt = (_ffi.addressof(_lib, f"crypto_aead_chacha20poly1305_ietf_{name}crypt") for name in ("en", "de"))
+    return int(_ffi.cast("uintptr_t", encrypt)), int(_ffi.cast("uintptr_t", decrypt))
 
 
 def aead_seal(key: bytes, nonce: bytes, plaintext: Buffer, additional_data: bytes = b"") -> bytes:

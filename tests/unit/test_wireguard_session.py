@@ -7,13 +7,23 @@ import os
 import pytest
 
 from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
-from raptor_s3.wireguard import arena, constants
+from raptor_s3.wireguard import arena, constants, session
 from raptor_s3.wireguard.counters import CounterRange
 from raptor_s3.wireguard.session import Session
 from raptor_s3.wireguard.sodium import aead_open
 
 KEY_A, KEY_B = bytes(range(32)), bytes(range(32, 64))
 NOW = 50.0
+
+
+@pytest.fixture(autouse=True, params=["c", "python"])
+def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with the C functions, and without."""
+    if request.param == "python":
+        for name in ("seal_message", "seal_messages", "read_counter", "open_message"):
+            monkeypatch.setattr(session, name, getattr(arena, f"{name}_in_python"))
+    elif not arena.HAS_C:
+        pytest.skip("_arena.c is not built")
 
 
 def pair() -> tuple[Session, Session]:
@@ -151,68 +161,6 @@ def test_state_survives() -> None:
     assert int.from_bytes(message[8:16], "little") == 3
     assert responder.open(message, NOW) == b"again"
     assert restored.export().created_at == 0.0
-
-
-SEALERS = [
-    pytest.param(arena.seal_messages_in_python, id="python"),
-    pytest.param(arena.seal_messages_in_c, id="c", marks=pytest.mark.skipif(not arena.HAS_C, reason="_arena.c is not built")),
-]
-
-
-@pytest.mark.parametrize("seal_messages", SEALERS)
-@pytest.mark.parametrize(
-    ("count", "size", "stride"), [(1, 0, 0), (1, 5, 5), (3, 0, 0), (7, 16, 16), (64, 100, 137), (5, 1024, 1500), (2, 1400, 1400)]
-)
-def test_arena_holds_the_same_messages(seal_messages, monkeypatch, count, size, stride) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("raptor_s3.wireguard.session.seal_messages", seal_messages)
-    initiator, responder = pair()
-    expected_from, _ = pair()
-    source = bytearray(os.urandom((count - 1) * stride + size))
-    out = bytearray(b"\xee" * (count * (size + 32) + 10))
-    initiator.seal(b"first", NOW)
-    expected_from.seal(b"first", NOW)
-    assert initiator.seal_arena(memoryview(source), count, size, stride, memoryview(out), NOW) == count * (size + 32)
-    expected = [expected_from.seal(source[i * stride : i * stride + size], NOW) for i in range(count)]
-    assert bytes(out[:-10]) == b"".join(expected)
-    assert bytes(out[-10:]) == b"\xee" * 10
-    for i in range(count):
-        message = out[i * (size + 32) : (i + 1) * (size + 32)]
-        assert responder.open(message, NOW) == source[i * stride : i * stride + size]
-    assert initiator.counters.next == count + 1
-
-
-@pytest.mark.parametrize("seal_messages", SEALERS)
-@pytest.mark.parametrize(
-    ("arena_size", "count", "size", "stride", "out_size"),
-    [
-        (99, 1, 100, 100, 1000),
-        (100, 1, 100, 100, 131),
-        (199, 2, 100, 100, 1000),
-        (200, 2, 100, 99, 1000),
-        (200, 2, 100, 100, 263),
-        (200, 2, 100, 2**62, 1000),
-        (200, 2**62, 100, 100, 1000),
-        (200, 2**61, 0, 0, 1000),
-        (200, 1, 2**63 - 1, 2**63 - 1, 1000),
-        (200, 1, -1, 100, 1000),
-        (200, -1, 10, 10, 1000),
-        (200, 0, 10, 10, 1000),
-        (200, 2, 10, -10, 1000),
-    ],
-)
-def test_arena_bounds(seal_messages, arena_size, count, size, stride, out_size) -> None:  # type: ignore[no-untyped-def]
-    out = bytearray(b"\xee" * out_size)
-    with pytest.raises(ValueError, match="too small"):
-        seal_messages(KEY_A, 1, 0, bytes(arena_size), count, size, stride, out)
-    assert out == b"\xee" * out_size
-
-
-@pytest.mark.parametrize("seal_messages", SEALERS)
-def test_arena_needs_a_writable_target_and_a_whole_key(seal_messages) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises((TypeError, ValueError, BufferError)):
-        seal_messages(KEY_A, 1, 0, bytes(10), 1, 10, 10, bytes(42))
-    with pytest.raises(ValueError, match="32 octets"):
-        seal_messages(KEY_A[:31], 1, 0, bytes(10), 1, 10, 10, bytearray(42))
 
 
 def test_arena_of_nothing() -> None:
