@@ -128,11 +128,12 @@ def _provide_key(path: Path, prompter: Prompter) -> None:
 def _test(config: RaptorConfig, out: Output) -> bool:
     """Handshake and a few pings; whether the endpoint answered."""
     from raptor_s3.cli.ping import Summary, pings
+    from raptor_s3.routing.endpoint import breaker_for
 
     out.note(f"Testing {config.endpoint} ...")
     summary = Summary()
     try:
-        for reply in pings(config, count=TEST_PINGS, interval_s=0.0, timeout_s=TEST_TIMEOUT_S):
+        for reply in pings(config, number=TEST_PINGS, interval_s=0.0, timeout_s=TEST_TIMEOUT_S):
             summary.add(reply)
     except (RaptorError, OSError) as error:
         if isinstance(error, ConfigError):
@@ -142,6 +143,7 @@ def _test(config: RaptorConfig, out: Output) -> bool:
     if not summary.received:
         out.error(f"the gateway shook hands but answered none of {summary.sent} pings")
         return False
+    breaker_for(config).succeeded()
     out.note(f"It works: {summary.received} of {summary.sent} pings answered, round trip {output.seconds(summary.median_s)}.")
     return True
 

@@ -1,6 +1,7 @@
 """`raptor ping`: is the endpoint there, how far away, and how much does the way lose?
 
-A ping asks the receiver about a transfer that does not exist; nothing is written, and no credentials are needed.
+A ping asks the receiver about a transfer that does not exist; nothing is written, and no credentials are needed. What it finds
+counts for the circuit breaker: after an answer, boto3 and the AWS CLI need not wait any longer until they try again.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from raptor_s3.cli.options import (
     positive_float,
     positive_int,
 )
-from raptor_s3.cli.output import percent, seconds
-from raptor_s3.errors import ConfirmationTimeout
+from raptor_s3.cli.output import count, percent, seconds
+from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout
 
 if TYPE_CHECKING:
     import argparse
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from raptor_s3.cli.output import Output
     from raptor_s3.net.engine import Engine
+    from raptor_s3.routing.breaker import Breaker
     from raptor_s3.routing.config import RaptorConfig
 
 
@@ -67,12 +69,14 @@ class Summary:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     from raptor_s3.cli.status import load_profile
+    from raptor_s3.routing.endpoint import breaker_for
 
     config, _ = load_profile(args.profile)
     output.note(f"PING {config.endpoint}")
     summary = Summary()
+    breaker, started_at = breaker_for(config), time.time()
     try:
-        for reply in pings(config, count=args.count, interval_s=args.interval, timeout_s=args.timeout):
+        for reply in pings(config, number=args.count, interval_s=args.interval, timeout_s=args.timeout):
             summary.add(reply)
             remark = ", after a handshake" if reply.handshake else ""
             answer = "no answer" if reply.rtt_s is None else f"round trip {seconds(reply.rtt_s)}{remark}"
@@ -81,6 +85,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
             )
     except KeyboardInterrupt:
         pass
+    except HandshakeTimeout as error:
+        note_silence(breaker, f"no handshake: {error}", started_at)
+        raise
+    if summary.received:
+        breaker.succeeded()
+    elif summary.sent:
+        note_silence(breaker, f"no answer to {count(summary.sent, 'ping')}", started_at)
     rtts = sorted(summary.rtts_s)
     line = f"{summary.received} of {summary.sent} answered, {percent(summary.loss)} lost"
     values = {"sent": summary.sent, "received": summary.received, "loss": summary.loss}
@@ -91,16 +102,22 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return EXIT_OK if summary.received else EXIT_FAILED
 
 
-def pings(config: RaptorConfig, *, count: int, interval_s: float, timeout_s: float) -> Iterator[Reply]:
-    """Ping the endpoint `count` times, `interval_s` between starts. Raises HandshakeTimeout when it can't be reached at all."""
+def note_silence(breaker: Breaker, reason: str, started_at: float) -> None:
+    """Open the breaker. One that is open already is not kept open for longer by somebody who is looking for the fault."""
+    if not breaker.is_open():
+        breaker.failed(reason, started_at)
+
+
+def pings(config: RaptorConfig, *, number: int, interval_s: float, timeout_s: float) -> Iterator[Reply]:
+    """Ping the endpoint `number` times, `interval_s` between starts. Raises HandshakeTimeout when it can't be reached at all."""
     from raptor_s3.net.engine import Engine
 
     engine = Engine.for_endpoint(config.endpoint_settings())
-    for sequence in range(1, count + 1):
+    for sequence in range(1, number + 1):
         began = time.monotonic()
         yield _ping(engine, sequence, timeout_s)
         rest_s = began + interval_s - time.monotonic()
-        if sequence < count and rest_s > 0:
+        if sequence < number and rest_s > 0:
             time.sleep(rest_s)
 
 

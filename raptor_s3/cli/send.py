@@ -27,7 +27,6 @@ from raptor_s3.cli.options import (
     non_negative_float,
     positive_float,
 )
-from raptor_s3.cli.output import explain
 from raptor_s3.errors import ConfigError, RaptorError
 
 if TYPE_CHECKING:
@@ -35,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
+    from raptor_s3.cli.aftermath import Aftermath, Departure
     from raptor_s3.cli.output import Output
     from raptor_s3.cli.report import Report
     from raptor_s3.net.engine import Engine, PutOutcome
     from raptor_s3.routing.config import RaptorConfig
-    from raptor_s3.routing.journal import Journal, PutRecord
 
 MAX_IN_FLIGHT = 256
 MAX_IN_FLIGHT_BYTES = 64 << 20
@@ -56,14 +55,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
         hint = "" if args.recursive else "; to send what its folders hold: --recursive"
         raise UsageError(f"{args.source} holds no file to send{hint}")
     config = load_config(args, destination)
+    from raptor_s3.cli.aftermath import Aftermath
     from raptor_s3.cli.report import Report
     from raptor_s3.net.engine import Engine
-    from raptor_s3.routing.endpoint import journal_for
+    from raptor_s3.routing.endpoint import breaker_for, journal_for
 
     engine = Engine.for_endpoint(config.endpoint_settings())
     sender = Sender(engine, destination, config, args)
     with Report(output, destination, uploads) as report:
-        transfer(sender, uploads, report, journal_for(config))
+        transfer(sender, uploads, report, Aftermath(engine, destination, report, journal_for(config), breaker_for(config)))
     return EXIT_FAILED if report.failed else EXIT_OK
 
 
@@ -76,7 +76,7 @@ class Sender:
         self._timeout_s: float | None = args.timeout
         self._config = config
         default = config.confirm if isinstance(destination, Bucket) else "packets"
-        self._confirm = "none" if args.block_timeout == 0 else args.confirm or default
+        self.confirm = "none" if args.block_timeout == 0 else args.confirm or default
         self._content_type: str | None = args.content_type
         self._metadata: dict[str, str] | None = args.metadata
 
@@ -84,16 +84,9 @@ class Sender:
         """Raises ValueError for what can't be coded: a body or a name that is too long."""
         timeout_s = self._timeout_s or self._config.timeout_s + len(body) * 8 / SLOW_LINK_BPS
         if isinstance(self._destination, Receiver):
-            return self._engine.submit(None, body, timeout_s=timeout_s, confirm=self._confirm, object_id=upload.name)
+            return self._engine.submit(None, body, timeout_s=timeout_s, confirm=self.confirm, object_id=upload.name)
         fields = self.fields(self._destination, upload, body)
-        return self._engine.submit(fields, body, timeout_s=timeout_s, confirm=self._confirm)
-
-    def record(self, upload: Upload, size_bytes: int) -> PutRecord:
-        """The journal's line for an upload that ends now."""
-        from raptor_s3.routing.journal import PutRecord
-
-        bucket = self._destination.name if isinstance(self._destination, Bucket) else ""
-        return PutRecord(time.time(), bucket, upload.name, size_bytes=size_bytes, route="raptor", source="raptor")
+        return self._engine.submit(fields, body, timeout_s=timeout_s, confirm=self.confirm)
 
     def fields(self, bucket: Bucket, upload: Upload, body: bytes) -> dict[str, Any]:
         """The PutObject parameters of this upload."""
@@ -108,20 +101,24 @@ class Sender:
         return fields
 
 
-def transfer(sender: Sender, uploads: Sequence[Upload], report: Report, journal: Journal | None) -> None:
-    """Send them all, many at once, and report each when it is done. Files that can't be read or sent count as failed."""
-    done: queue.SimpleQueue[tuple[Upload, int, Future[PutOutcome]]] = queue.SimpleQueue()
+def transfer(sender: Sender, uploads: Sequence[Upload], report: Report, aftermath: Aftermath) -> None:
+    """Send them all, many at once, and settle each when it is done. Files that can't be read or sent count as failed."""
+    from raptor_s3.cli.aftermath import Departure
+
+    done: queue.SimpleQueue[tuple[Departure, Future[PutOutcome], float]] = queue.SimpleQueue()
     in_flight = in_flight_bytes = 0
 
     def settle_one() -> None:
         nonlocal in_flight, in_flight_bytes
-        upload, size_bytes, future = done.get()
+        sent, future, elapsed_s = done.get()
         in_flight -= 1
-        in_flight_bytes -= size_bytes
-        record = sender.record(upload, size_bytes)
-        _report(report, upload, size_bytes, future, record)
-        if journal is not None:
-            journal.record(record)
+        in_flight_bytes -= sent.size_bytes
+        try:
+            outcome = future.result()
+        except RaptorError as error:
+            aftermath.fail(sent, error, elapsed_s)
+        else:
+            aftermath.succeed(sent, outcome, is_confirmed=sender.confirm != "none")
 
     for upload in uploads:
         try:
@@ -131,16 +128,17 @@ def transfer(sender: Sender, uploads: Sequence[Upload], report: Report, journal:
             continue
         while in_flight and (in_flight >= MAX_IN_FLIGHT or in_flight_bytes + len(body) > MAX_IN_FLIGHT_BYTES):
             settle_one()
+        sent = Departure(upload, len(body), time.time(), time.perf_counter())
         try:
             future = sender.submit(upload, body)
         except ConfigError:
             raise
         except (RaptorError, ValueError) as error:
-            report.fail(upload, len(body), explain(error))
+            aftermath.fail(sent, error, time.perf_counter() - sent.began)
             continue
         in_flight += 1
         in_flight_bytes += len(body)
-        future.add_done_callback(functools.partial(_enqueue, done, upload, len(body)))
+        future.add_done_callback(functools.partial(_enqueue, done, sent))
     while in_flight:
         settle_one()
 
@@ -200,25 +198,8 @@ def _warn_about_secrets(args: argparse.Namespace, output: Output) -> None:
         )
 
 
-def _enqueue(done: queue.SimpleQueue[Any], upload: Upload, size_bytes: int, future: Future[PutOutcome]) -> None:
-    done.put((upload, size_bytes, future))
-
-
-def _report(report: Report, upload: Upload, size_bytes: int, future: Future[PutOutcome], record: PutRecord) -> None:
-    try:
-        outcome = future.result()
-    except RaptorError as error:
-        record.error = getattr(error, "code", type(error).__name__)
-        record.reason = str(error)
-        record.status = getattr(error, "status", 0)
-        report.fail(upload, size_bytes, explain(error))
-        return
-    stats = outcome.stats
-    record.at -= stats.elapsed_s
-    record.status, record.etag = 200, str(outcome.fields.get("ETag", ""))
-    record.elapsed_s, record.rtt_s, record.handshake = stats.elapsed_s, stats.rtt_s, stats.handshake
-    record.datagrams, record.lost = stats.datagrams_sent, stats.lost_estimate
-    report.succeed(upload, size_bytes, outcome)
+def _enqueue(done: queue.SimpleQueue[Any], sent: Departure, future: Future[PutOutcome]) -> None:
+    done.put((sent, future, time.perf_counter() - sent.began))
 
 
 def _read(upload: Upload) -> bytes:

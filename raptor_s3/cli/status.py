@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, Verb, positive_int
-from raptor_s3.cli.status_text import Status, lines
+from raptor_s3.cli.status_text import Status, has_failed, lines
 from raptor_s3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def gather(config: RaptorConfig, profile: str, *, last: int, now: float) -> Stat
     puts = journal.read(JOURNAL_DEPTH) if journal is not None else []
     age_s, valid_s = _handshake(learned.endpoint, learned.directory)
     rate = _number(path, "rate")  # octets per second
+    loss = _number(path, "loss")
+    datagrams, lost = sum(put.datagrams for put in puts), sum(put.lost for put in puts)
     return Status(
         profile=profile,
         endpoint=config.endpoint or "",
@@ -75,12 +77,16 @@ def gather(config: RaptorConfig, profile: str, *, last: int, now: float) -> Stat
         handshake_age_s=age_s,
         handshake_valid_s=valid_s,
         rtt_s=_number(path, "srtt_s"),
-        loss=_number(path, "loss"),
+        loss=None if loss is None or _is_assumed(loss, datagrams, lost) else loss,
+        datagrams=datagrams,
         rate_mbps=None if rate is None else rate * 8 / 1e6,
         breaker_failures=breaker.failures,
         breaker_open_s=breaker.open_until - now if breaker.is_open(now) else 0.0,
-        breaker_reason=breaker.reason,
+        breaker_is_probing=breaker.is_open(now) and breaker.is_probing,
+        breaker_reason=breaker.cause,
+        breaker_failed_at=breaker.failed_at,
         routes=dict(Counter(put.route for put in puts if put.route)),
+        failed=sum(map(has_failed, puts)),
         https_reasons=dict(Counter(_kind(put.reason) for put in puts if put.route == "https").most_common()),
         puts=puts[-last:],
     )
@@ -99,20 +105,29 @@ def _handshake(endpoint: str, directory: str | None) -> tuple[float | None, floa
     return age_s, max(REJECT_AFTER_TIME - age_s, 0.0)
 
 
+def _is_assumed(loss: float, datagrams: int, lost: int) -> bool:
+    """Whether the estimate still is little more than what it began with (raptor_s3.transfer.loss)."""
+    from raptor_s3.transfer.loss import PRIOR_LOSS, PRIOR_WEIGHT
+
+    return not lost and datagrams < PRIOR_WEIGHT and PRIOR_LOSS / 2 <= loss <= PRIOR_LOSS
+
+
 def _number(record: Any, name: str) -> float | None:
     value = record.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _kind(reason: str) -> str:
-    """Reasons without their numbers, so that they can be counted.
+    """Reasons without their numbers and keys, so that they can be counted.
 
     >>> _kind("body 2.1 MB > threshold 256 KB")
     'body ... > threshold ...'
+    >>> _kind("refused: AccessDenied (403): gateway: peer a may not write s3://b/c/d.jpg")
+    'refused: AccessDenied (...): gateway: peer a may not write s3://b/...'
     """
     import re
 
-    return re.sub(r"\d[\d.,]*( (?:B|KB|MB|GB|s|ms)\b)?", "...", reason)
+    return re.sub(r"\b\d[\d.,]*( (?:B|KB|MB|GB|s|ms)\b)?", "...", re.sub(r"(s3://[^/\s]+/)\S+", r"\1...", reason))
 
 
 VERB = Verb(

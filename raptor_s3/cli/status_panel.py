@@ -26,10 +26,10 @@ def draw(status: Status, console: Console, *, now: float) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
-    for label, value in facts(status):
+    for label, value in facts(status, now=now):
         text = Text(printable(value))
         if label == "breaker":
-            text.stylize("red" if status.breaker_open_s else "green")
+            text.stylize("red" if status.breaker_open_s else "yellow" if status.breaker_failures else "green")
         rtts = [put.rtt_s for put in status.puts if put.rtt_s is not None]
         if label == "round trip" and len(rtts) > 1:
             text.append(f"  {sparkline(rtts)}", style="cyan")

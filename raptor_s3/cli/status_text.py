@@ -25,65 +25,89 @@ class Status:
     handshake_age_s: float | None
     handshake_valid_s: float | None
     rtt_s: float | None
-    loss: float | None
+    loss: float | None  # a share, measured
+    datagrams: int  # sent by the puts in the journal
     rate_mbps: float | None
     breaker_failures: int
     breaker_open_s: float  # 0: closed
+    breaker_is_probing: bool  # open only because a put is trying again
     breaker_reason: str
+    breaker_failed_at: float | None  # unix time
     routes: dict[str, int]
+    failed: int  # of the puts in `routes`
     https_reasons: dict[str, int]
     puts: list[PutRecord]  # the latest last
 
 
 def lines(status: Status, *, now: float) -> list[str]:
     """The status as plain text."""
-    text = [f"{label + ':':<12} {value}" for label, value in facts(status)]
+    text = [f"{label + ':':<12} {value}" for label, value in facts(status, now=now)]
     if not status.puts:
         return [*text, "", "no puts yet"]
     text += ["", f"last puts ({mix(status)}):"]
     for put in status.puts:
-        text.append(f"  {' | '.join(row(put, now))}")
+        text.append(f"  {' | '.join(row(put, now)).rstrip(' |')}")
     return text
 
 
-def facts(status: Status) -> list[tuple[str, str]]:
+def facts(status: Status, *, now: float) -> list[tuple[str, str]]:
     """Label and value of everything but the puts."""
     if status.handshake_age_s is None:
         session = "none: the next put shakes hands first"
     else:
         session = f"handshake {age(status.handshake_age_s)} ago, good for {age(status.handshake_valid_s or 0)} more"
-    breaker = "closed: puts take the fast path"
-    if status.breaker_open_s:
-        breaker = f"open for {age(status.breaker_open_s)} more: {status.breaker_reason}"
-    elif status.breaker_failures:
-        breaker = f"half open: the next put tries again after: {status.breaker_reason}"
+    if status.loss is not None:
+        loss = percent(status.loss)
+    else:
+        loss = f"none seen in {count(status.datagrams, 'datagram')}" if status.datagrams else "not measured yet"
     return [
         ("endpoint", f"{status.endpoint} (profile {status.profile})"),
         ("buckets", ", ".join(status.buckets) or "none: set raptor.buckets, or boto3 and the AWS CLI stay with HTTPS"),
         ("session", session),
         ("round trip", "not measured yet" if status.rtt_s is None else seconds(status.rtt_s)),
-        ("loss", "not measured yet" if status.loss is None else percent(status.loss)),
+        ("loss", loss),
         ("rate", "not measured yet" if status.rate_mbps is None else f"{status.rate_mbps:.1f} Mbit/s"),
-        ("breaker", breaker),
+        ("breaker", _breaker(status, now)),
     ]
 
 
 def row(put: PutRecord, now: float) -> tuple[str, str, str, str, str, str]:
     """A put as a line of a table: when, what, size, way, time, why."""
-    why = put.reason or put.error
-    if put.route == "raptor" and not why:
-        why = "after a handshake" if put.handshake else ""
-        if put.lost:
-            why = ", ".join(part for part in (why, f"{put.lost} of {count(put.datagrams, 'datagram')} lost") if part)
-    if put.status >= 300 or (put.error and put.status == 0):
-        why = f"{put.error or put.status}: {why}" if why != put.error else why
     shown_size = "" if put.size_bytes is None else size(put.size_bytes)
     what = f"s3://{put.bucket}/{put.key}" if put.bucket else put.key
-    return f"{age(now - put.at)} ago", what, shown_size, put.route, seconds(put.elapsed_s), why
+    return f"{age(now - put.at)} ago", what, shown_size, put.route, seconds(put.elapsed_s) if put.elapsed_s else "", _why(put)
+
+
+def _breaker(status: Status, now: float) -> str:
+    if not status.breaker_failures:
+        return "closed: puts take the fast path"
+    if status.breaker_is_probing:
+        return f"one put is trying again, the others use HTTPS; before that: {status.breaker_reason}"
+    when = f" {age(now - status.breaker_failed_at)} ago" if status.breaker_failed_at else ""
+    failed = f"Failed{when}: {status.breaker_reason}"
+    if status.breaker_open_s:
+        return f"open, HTTPS for {age(status.breaker_open_s)} more. {failed}"
+    return f"the next put tries the fast path again. {failed}"
+
+
+def has_failed(put: PutRecord) -> bool:
+    return put.status >= 300 or bool(put.error)
+
+
+def _why(put: PutRecord) -> str:
+    why = put.reason
+    if not (why or has_failed(put)) and put.route == "raptor":
+        lost = f"{put.lost} of {count(put.datagrams, 'datagram')} lost" if put.lost else ""
+        return ", ".join(part for part in ("after a handshake" if put.handshake else "", lost) if part)
+    error = put.error or str(put.status)
+    if has_failed(put) and error not in why:
+        why = f"{error}: {why}" if why else error
+    return why
 
 
 def mix(status: Status) -> str:
-    return ", ".join(f"{number:,} by {route}" for route, number in sorted(status.routes.items(), reverse=True))
+    ways = ", ".join(f"{number:,} by {route}" for route, number in sorted(status.routes.items(), reverse=True))
+    return f"{ways}; {status.failed:,} failed" if status.failed else ways
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import stat
 from typing import Any
 
 from raptor_s3.routing.parameters import Unsupported
@@ -141,3 +143,18 @@ class PrefixedStream:
     def close(self) -> None:
         with contextlib.suppress(AttributeError):
             self._rest.close()
+
+
+def size_at_a_glance(raw: Any) -> int | None:
+    """Octets of a body that HTTPS carries, for the journal: nothing is read or moved. None where it takes more than a look."""
+    try:
+        if isinstance(raw, bytes | bytearray | memoryview):
+            return len(raw)
+        if type(raw) is io.BytesIO:
+            return max(raw.getbuffer().nbytes - raw.tell(), 0)
+        if hasattr(raw, "__len__"):
+            return len(raw)
+        status = os.fstat(raw.fileno())
+        return max(status.st_size - raw.tell(), 0) if stat.S_ISREG(status.st_mode) else None
+    except Exception:  # anybody's object: io.UnsupportedOperation, a closed file, whatever it raises
+        return None

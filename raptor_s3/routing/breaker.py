@@ -44,6 +44,21 @@ class BreakerState:
         # A clock that was set back must not keep the endpoint closed off for years.
         return now < self.open_until <= now + LONGEST_COOLDOWN_S + 60
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether it is open because one put is trying again."""
+        return self.reason.startswith(_PROBING)
+
+    @property
+    def cause(self) -> str:
+        """The last failure."""
+        return self.reason.removeprefix(_PROBING)
+
+    @property
+    def failed_at(self) -> float | None:
+        """When that was, in unix time; None where it isn't known any more."""
+        return None if self.is_probing or not self.failures else self.open_until - _cooldown_s(self.failures)
+
 
 CLOSED: Final = BreakerState()
 
@@ -103,7 +118,7 @@ class Breaker:
                 if stored.is_open(now):
                     return stored
                 claimed = True
-                return BreakerState(stored.failures, now + probe_s, _PROBING + stored.reason.removeprefix(_PROBING))
+                return BreakerState(stored.failures, now + probe_s, _PROBING + stored.cause)
 
             self._change(claim)
             return "" if claimed else f"circuit breaker: {self._state.reason}"
@@ -128,8 +143,7 @@ class Breaker:
 
         def open_again(stored: BreakerState) -> BreakerState:
             failures = stored.failures + 1
-            cooldown = min(FIRST_COOLDOWN_S * 2 ** (failures - 1), LONGEST_COOLDOWN_S)
-            return BreakerState(failures, now + cooldown, reason[:_MAX_REASON])
+            return BreakerState(failures, now + _cooldown_s(failures), reason[:_MAX_REASON])
 
         with self._lock:
             if self._state.failures and started_at < self._opened_at <= now:
@@ -175,6 +189,10 @@ class Breaker:
     def after_fork(self) -> None:
         """In the child: the lock may have been held by a thread that is not here."""
         self._lock = threading.Lock()
+
+
+def _cooldown_s(failures: int) -> float:
+    return float(min(FIRST_COOLDOWN_S * 2 ** min(failures - 1, 16), LONGEST_COOLDOWN_S))
 
 
 def _parse(stored: Mapping[str, Any]) -> BreakerState:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from raptor_s3.errors import ConfigError
 from raptor_s3.net.forking import in_forked_child
 from raptor_s3.routing import last_resort, response
+from raptor_s3.routing.body import size_at_a_glance
 from raptor_s3.routing.fast_path import Carried, Declined, Refused
 from raptor_s3.routing.journal import PutRecord
 from raptor_s3.routing.request import Destination, PutRequest, read_request
@@ -170,6 +171,8 @@ class Attachment:
             known = self.declined.pop(threading.get_ident(), None) if self.declined else None
             result = fast_path.put(request, record) if known is None else known._replace(body=request.body)
         answer = self.answer(result, record, params["url"])
+        if record.size_bytes is None:
+            record.size_bytes = size_at_a_glance(params["body"])
         if isinstance(answer, Declined):
             params["body"] = answer.body
             call.after_failure, call.unconfirmed, call.emitter = answer.after_failure, answer.unconfirmed, emitter

@@ -32,6 +32,7 @@ def local(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gateway(local, tmp_path_factory):
     peers = {"cli": {"allow": [{"bucket": BUCKET}, {"bucket": "partial", "prefixes": ["mixed/good"]}], "legacy": True}}
+    peers["modern"] = {"allow": [{"bucket": BUCKET}]}
     options = ["--aws-endpoint-url", local.url, "--legacy-bucket", BUCKET, "--legacy-prefix", "legacy/"]
     with GatewayProcess(tmp_path_factory.mktemp("gateway"), *options, peers=peers) as process:
         yield process
@@ -276,6 +277,62 @@ def test_ping(raptor):
     assert [reply["sequence"] for reply in replies] == [1, 2, 3, 4]
     assert last["summary"]["received"] == 4
     assert 0 < last["summary"]["rtt_min_s"] <= last["summary"]["rtt_median_s"] < 5
+
+
+def breaker(raptor):
+    status = json.loads(raptor.run("status", "--json").stdout)
+    return status["breaker_failures"], status["breaker_reason"]
+
+
+def test_what_sends_and_pings_find_counts_for_everybody(raptor):
+    (raptor.home / "a").write_bytes(b"a")
+    good = raptor.config.read_text()
+    raptor.run("a", "s3://not-allowed/x")
+    assert breaker(raptor) == (0, "")  # a refusal is an answer
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        raptor.config.write_text(good.replace(raptor.url, f"wg://127.0.0.1:{silent.getsockname()[1]}"))
+        raptor.run("a", "s3://data/x", "--timeout", "0.5")
+        assert breaker(raptor)[0] == 1
+        assert raptor.run("ping", "--count", "1", "--timeout", "0.3").returncode == 1
+        assert breaker(raptor)[0] == 1  # open already
+    raptor.config.write_text(good)
+    for heal in (["ping", "--count", "1"], ["a", "s3://data/x"], ["configure"]):
+        open_breaker(raptor)
+        assert breaker(raptor) == (1, "a test")
+        assert raptor.run(*heal).returncode == 0
+        assert breaker(raptor) == (0, ""), heal
+
+
+def open_breaker(raptor):
+    script = (
+        "import time; from raptor_s3.cli.status import load_profile; from raptor_s3.routing.endpoint import breaker_for;"
+        "breaker_for(load_profile(None)[0]).failed('a test', time.time())"
+    )
+    subprocess.run([sys.executable, "-c", script], env=raptor.environment, check=True, capture_output=True)
+
+
+def test_a_failed_send_took_its_time_in_the_journal(raptor):
+    (raptor.home / "a").write_bytes(b"abc")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        raptor.config.write_text(raptor.config.read_text().replace(raptor.url, f"wg://127.0.0.1:{silent.getsockname()[1]}"))
+        raptor.run("a", "s3://data/x", "--timeout", "0.5")
+    [put] = json.loads(raptor.run("status", "--json").stdout)["puts"]
+    assert put["elapsed_s"] > 0.3
+    assert put["error"] in ("ConfirmationTimeout", "HandshakeTimeout")
+    assert put["size_bytes"] == 3
+
+
+def test_a_gateway_that_is_silent_by_policy_is_told_from_one_that_is_not_there(raptor, gateway):
+    (raptor.home / "a").write_bytes(b"a")
+    raptor.key_file.write_text(key_to_base64(gateway.private_keys["modern"]))
+    result = raptor.run("a", raptor.url, "--timeout", "1")
+    assert result.returncode == 1
+    assert b"although the receiver answers pings" in result.stderr
+    assert b'"legacy": true' in result.stderr
+    assert b"raptor FILE s3://BUCKET/KEY" in result.stderr
+    assert breaker(raptor) == (0, "")
 
 
 def test_configure_tests_by_a_real_handshake(raptor):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,6 @@ from raptor_s3.cli.main import VERBS, load_verb, main, overview
 from raptor_s3.cli.options import UsageError
 from raptor_s3.cli.output import printable
 from raptor_s3.cli.send import confirmation, metadata
-from raptor_s3.routing.endpoint import breaker_for, journal_for
-from raptor_s3.routing.journal import PutRecord
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 HEAVY = ("awscli", "boto3", "botocore", "numpy", "rich", "s3transfer")
@@ -107,6 +103,11 @@ def test_every_example_in_the_help_parses(name: str, home: Path, capsys: pytest.
         (["file", "s3://"], "names no bucket"),
         (["file", "wg://host"], "wg://HOST:PORT"),
         (["file", "wg://host:99999"], "wg://HOST:PORT"),
+        (["statsu"], "did you mean: raptor status"),
+        (["pingg", "--json"], "did you mean: raptor ping"),
+        (["config"], "did you mean: raptor configure"),
+        (["upload"], "is no verb (send, configure,"),
+        (["no-such-file.jpg", "bucket/key"], "no file either"),
         (["file", "s3://b/k", "--confirm", "maybe"], "none, any, packets"),
         (["file", "s3://b/k", "--timeout", "-1"], "above 0"),
         (["file", "s3://b/k", "--metadata", "novalue"], "NAME=VALUE"),
@@ -252,100 +253,6 @@ def test_metadata_pairs() -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[2J\rb\udce9") == "a\\x1b[2J\\rb\\udce9"
-
-
-# Status
-
-
-def record_puts(home: Path) -> None:
-    from raptor_s3.cli.status import load_profile
-
-    config, _ = load_profile(None)
-    journal = journal_for(config)
-    assert journal is not None
-    for number in range(3):
-        journal.record(
-            PutRecord(
-                time.time(),
-                "b",
-                f"k{number}",
-                size_bytes=1024,
-                route="raptor",
-                status=200,
-                etag='"e"',
-                elapsed_s=0.04,
-                rtt_s=0.04,
-            )
-        )
-    journal.record(
-        PutRecord(
-            time.time(), "b", "big\x1b[2J", size_bytes=3 << 20, route="https", reason="body 3 MB > threshold 256 KB", status=200
-        )
-    )
-    journal.flush()
-
-
-def test_status_says_where_the_puts_went_and_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(home)
-    record_puts(home)
-    capsys.readouterr()
-    assert main(["status", "--last", "2"]) == 0
-    text = capsys.readouterr().out
-    assert "last puts (3 by raptor, 1 by https):" in text
-    assert "s3://b/k2" in text
-    assert "s3://b/k1" not in text
-    assert "body 3 MB > threshold 256 KB" in text
-    assert "\x1b" not in text
-
-
-def test_status_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(home)
-    record_puts(home)
-    capsys.readouterr()
-    assert main(["status", "--json"]) == 0
-    status = json.loads(capsys.readouterr().out)
-    assert status["routes"] == {"raptor": 3, "https": 1}
-    assert status["https_reasons"] == {"body ... > threshold ...": 1}
-    assert [put["key"] for put in status["puts"]] == ["k0", "k1", "k2", "big\x1b[2J"]
-
-
-def test_an_open_breaker_is_shown_and_is_exit_code_1(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from raptor_s3.cli.status import load_profile
-
-    configure(home)
-    config, _ = load_profile(None)
-    breaker_for(config).failed("no handshake: nobody answered", time.time())
-    assert main(["status"]) == 1
-    assert "no handshake: nobody answered" in capsys.readouterr().out
-
-
-def test_the_panel_shows_the_same_and_no_control_characters(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import io
-
-    from rich.console import Console
-
-    from raptor_s3.cli.status import gather, load_profile
-    from raptor_s3.cli.status_panel import draw
-
-    configure(home)
-    record_puts(home)
-    config, profile = load_profile(None)
-    console = Console(file=io.StringIO(), width=120, record=True, force_terminal=False)
-    draw(gather(config, profile, last=10, now=time.time()), console, now=time.time())
-    text = console.export_text()
-    assert "wg://127.0.0.1:9" in text
-    assert "3 by raptor, 1 by https" in text
-    assert "1 x HTTPS: body ... > threshold ..." in text
-    assert "\\x1b" in text
-    assert "\x1b" not in text
-
-
-def test_a_runtime_directory_that_others_can_read_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(home)
-    (home / "run").mkdir(mode=0o755)
-    (home / "run").chmod(0o755)
-    assert main(["status"]) == 2
-    assert "0700" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["output", "status", "destination", "config_file"])

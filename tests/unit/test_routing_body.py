@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from raptor_s3.routing.body import Body
+from raptor_s3.routing.body import Body, size_at_a_glance
 from raptor_s3.routing.parameters import Unsupported
 
 DATA = bytes(range(256)) * 5
@@ -220,3 +220,30 @@ class TestS3Transfer:
             assert sum(seen) == 0
             raw.read(10)
             assert sum(seen) == 0  # off again until the HTTPS request is made
+
+
+class Touchy:
+    """Whatever is done to it, it minds."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda path: DATA, len(DATA)),
+        (lambda path: bytearray(DATA), len(DATA)),
+        (lambda path: bytesio_at(7), len(DATA) - 7),
+        (lambda path: file_at(path, 9), len(DATA) - 9),
+        (lambda path: Stream(), None),
+        (lambda path: os.fdopen(os.pipe()[0], "rb"), None),
+        (lambda path: Touchy(), None),
+        (lambda path: None, None),
+    ],
+)
+def test_a_glance_moves_nothing(tmp_path, make, expected):
+    body = make(tmp_path)
+    assert size_at_a_glance(body) == expected
+    if expected and hasattr(body, "read"):
+        assert len(body.read()) == expected
