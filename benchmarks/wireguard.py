@@ -8,6 +8,7 @@ measured in the same run. Module imports are measured in fresh processes with wa
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -27,14 +28,15 @@ from raptor_s3.wireguard.listener import Listener, PeerConfig, Send
 from raptor_s3.wireguard.tunnel import HandshakeComplete, Tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from raptor_s3.wireguard.session import Session
 
 SOURCE = ("192.0.2.1", 4711)
 ROUNDS = 25
 SIZE = 1024
-COUNT = 538
+# What one system call sends with UDP GSO.
+RUN = 44
 
 
 def cost_us(function: Callable[[], object], calls: int = 200, divide_by: int = 1) -> float:
@@ -46,6 +48,18 @@ def cost_us(function: Callable[[], object], calls: int = 200, divide_by: int = 1
             function()
         best = min(best, time.process_time() - start)
     return best / calls / divide_by * 1e6
+
+
+def costs_us(functions: Sequence[Callable[[], object]], calls: int, divide_by: int) -> list[float]:
+    """As `cost_us`, several in turn: what slows the machine down for a moment slows them all."""
+    best = [float("inf")] * len(functions)
+    for _ in range(4 * ROUNDS):
+        for number, function in enumerate(functions):
+            start = time.process_time()
+            for _ in range(calls):
+                function()
+            best[number] = min(best[number], time.process_time() - start)
+    return [each / calls / divide_by * 1e6 for each in best]
 
 
 def row(name: str, value_us: float, note: str = "") -> None:
@@ -83,30 +97,55 @@ def shake_hands(tunnel: Tunnel, listener: Listener, now: float) -> tuple[Session
     return event.session, responder
 
 
-def bench_session() -> None:
-    print(f"\nTransport messages of {SIZE} octets (us a message)")
+def bench_session(size: int) -> None:
+    print(f"\nTransport messages of {size} octets (us a message)")
     tunnel, listener, _, _ = new_pair()
     session, responder = shake_hands(tunnel, listener, 0.0)
-    data = os.urandom(SIZE)
+    data, out = os.urandom(size), bytearray(size + 32)
     row("Session.seal", cost_us(lambda: session.seal(data, 0.0)))
-    per_round = 200
-    sealed = iter([session.seal(data, 0.0) for _ in range(per_round * ROUNDS)])
-    row("Session.open", cost_us(lambda: responder.open(next(sealed), 0.0), per_round))
-    received = iter([session.seal(data, 0.0) for _ in range(per_round * ROUNDS)])
-    row("Listener.receive", cost_us(lambda: listener.receive(next(received), SOURCE, 0.0), per_round))
-    replies = iter([responder.seal(data, 0.0) for _ in range(per_round * ROUNDS)])
-    row("Tunnel.receive", cost_us(lambda: tunnel.receive(next(replies), 0.0), per_round))
-    for size in (100, SIZE, 1368):
-        python = seal_arena_us(arena.seal_messages_in_python, size)
-        row(f"seal_arena, {COUNT} of {size} octets, Python loop", python)
-        if arena.HAS_C:
-            in_c = seal_arena_us(arena.seal_messages_in_c, size)
-            row(f"seal_arena, {COUNT} of {size} octets, C loop", in_c, f"{in_c / python:.2f} of the Python loop")
+    row("Session.seal_arena of one", cost_us(lambda: session.seal_arena(data, 1, size, size, out, 0.0)))
+    row("Session.open", each_us(session, data, lambda message: responder.open(message, 0.0)))
+    row("Listener.receive", each_us(session, data, lambda message: listener.receive(message, SOURCE, 0.0)))
+    row("Tunnel.receive", each_us(responder, data, lambda message: tunnel.receive(message, 0.0)))
 
 
-def seal_arena_us(seal_messages: Callable[..., int], size: int) -> float:
-    source, out = os.urandom(COUNT * size), bytearray(COUNT * (size + 32))
-    return cost_us(lambda: seal_messages(bytes(32), 1, 0, source, COUNT, size, size, out), 2, COUNT)
+def each_us(sender: Session, data: bytes, receive: Callable[[bytes], object]) -> float:
+    """The cost of receiving a message, each of them once."""
+    calls = 200
+    messages = iter([sender.seal(data, 0.0) for _ in range(calls * ROUNDS)])
+    return cost_us(lambda: receive(next(messages)), calls)
+
+
+def bench_runs() -> None:
+    """Equal messages out of an arena, as `Session.seal_arena` seals them."""
+    ways = {"Python loop, libsodium": arena.seal_messages_in_python}
+    if arena.HAS_C:
+        ways["C loop, libsodium"] = arena.seal_messages_in_c
+        try:
+            arena.choose("openssl")
+            ways["C loop, OpenSSL"] = arena.seal_messages_with_openssl
+        except ValueError:
+            print("no libcrypto here")
+    least = f"{arena.OPENSSL_LEAST_COUNT} or more of {arena.OPENSSL_LEAST_SIZE} octets or more"
+    print(f"\nRuns of messages (us a message; OpenSSL is used for {least})")
+    print("  octets  messages " + "".join(f"{name:>26}" for name in ways))
+    for size in (100, 300, 640, 1024, 1063, 1100, 1368):
+        for count in (1, arena.OPENSSL_LEAST_COUNT, RUN):
+            source, out = os.urandom(count * size), bytearray(count * (size + 32))
+            arguments = (bytes(32), 1, 0, source, count, size, size, out)
+            found = costs_us([functools.partial(seal, *arguments) for seal in ways.values()], max(4, 100 // count), count)
+            print(f"  {size:6}  {count:8} " + "".join(f"{value:19.2f} ({value / found[-2]:.2f})" for value in found))
+
+
+def bench_looking_for_openssl() -> None:
+    print("\nLooking for OpenSSL, once a process (us of CPU)")
+    timed = "a = time.process_time(); arena.choose('openssl'); print(time.process_time() - a)"
+    for name, before in (
+        ("after a TLS context was made", "import ssl; ssl.create_default_context()"),
+        ("after import ssl", "import ssl"),
+        ("of the wireguard room alone (hashlib)", "pass"),
+    ):
+        row(name, least_of(f"import time; {before}; from raptor_s3.wireguard import arena; {timed}"))
 
 
 def bench_handshake() -> None:
@@ -165,7 +204,6 @@ def bench_store() -> None:
 
 def bench_imports() -> None:
     print("\nImports (us of CPU, after typing, re, logging, dataclasses, hashlib)")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for module in (
         "nacl._sodium",
         "nacl.bindings",
@@ -176,14 +214,23 @@ def bench_imports() -> None:
         "raptor_s3.net.session_store",
     ):
         timed = f"a = time.process_time(); import {module}; print(time.process_time() - a)"
-        command = [sys.executable, "-c", f"import time, typing, re, logging, dataclasses, hashlib; {timed}"]
-        runs = [subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(9)]
-        row(module, min(float(run.stdout) for run in runs) * 1e6)
+        row(module, least_of(f"import time, typing, re, logging, dataclasses, hashlib; {timed}"))
+
+
+def least_of(script: str) -> float:
+    """Microseconds out of the seconds that a fresh process prints, the least of nine."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", script]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(9)]
+    return min(float(run.stdout) for run in runs) * 1e6
 
 
 if __name__ == "__main__":
     bench_bindings()
-    bench_session()
+    bench_session(300)
+    bench_session(SIZE)
+    bench_runs()
+    bench_looking_for_openssl()
     bench_handshake()
     bench_store()
     bench_imports()

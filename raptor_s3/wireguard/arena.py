@@ -1,9 +1,9 @@
 """Transport messages (whitepaper 5.4.6): one, or many at once out of one arena, back to back into another, for UDP GSO.
 
-In C where it was built (`_arena.c`), else in Python; both give the same bytes. Runs of messages are sealed by OpenSSL where the
-process has one: half of libsodium's time a message of 1 KB (docs/wireguard.md), but looking for it costs up to 2 ms, so it is
-looked for only once a process has sealed a thousand, and has to agree with libsodium before it is used. `choose` forces one of
-the two, for tests and benchmarks.
+In C where it was built (`_arena.c`), else in Python; both give the same bytes. Runs of messages are sealed by OpenSSL where
+there is one: a message of 1 KB takes two thirds to three quarters of libsodium's time (docs/wireguard.md). Finding it costs
+more than a few messages are worth, so it is looked for only by a process that seals many, and has to agree with libsodium
+before it is used. `choose` forces one of the two, for tests and benchmarks.
 
 Invariant: either every length fits its buffer, or ValueError and nothing is written. A run that fails leaves zeros in its
 place, and is an error.
@@ -33,10 +33,12 @@ except ImportError:  # built without a C compiler
 # OpenSSL takes longer to begin a run, and no less for a short message.
 OPENSSL_LEAST_COUNT: Final = 4
 OPENSSL_LEAST_SIZE: Final = 640
-# So many such messages pay for looking for it.
+# So many such messages pay for looking for a libcrypto: one that the process has (0.1 to 0.9 ms), any (2.4 ms).
 OPENSSL_AFTER: Final = 1000
+OPENSSL_AFTER_UNLOADED: Final = 8000
 OPENSSL_LIBRARIES: Final = ("libcrypto.so.3", "libcrypto.so.1.1")
 
+_PLACES: Final = ((OPENSSL_AFTER, True), (OPENSSL_AFTER_UNLOADED, False))
 _MAX_COUNTER = 2**64 - 1
 
 
@@ -133,35 +135,36 @@ def seal_messages_in_best_way(
 
 def choose(cipher: Literal["auto", "openssl", "sodium"]) -> None:
     """Seal every run with `cipher`, or as it pays. ValueError if that can't be had: a test must not pass on another path."""
-    global _has_openssl, _least_count, _least_size, _until_look
+    global _has_openssl, _least_count, _least_size, _places, _sealed
     if _arena is None:
         raise ValueError("_arena.c is not built")
-    if cipher == "openssl" and not _has_openssl and not _load_openssl():
+    if cipher == "openssl" and not _has_openssl and not _load_openssl(True) and not _load_openssl(False):
         raise ValueError("no OpenSSL that can be used")
     _has_openssl = {"auto": None, "openssl": True, "sodium": False}[cipher]
     _least_count, _least_size = (0, 0) if cipher == "openssl" else (OPENSSL_LEAST_COUNT, OPENSSL_LEAST_SIZE)
-    _until_look = OPENSSL_AFTER
+    _sealed, _places = 0, list(_PLACES)
 
 
 def _look_after(count: int) -> bool:
     """Look for OpenSSL if `count` more messages make it worth it; True if it is in use from now on."""
-    global _has_openssl, _until_look
-    _until_look -= count
-    if _until_look <= 0:
-        _has_openssl = _load_openssl()
+    global _has_openssl, _places, _sealed
+    _sealed += count
+    (pays_after, is_loaded), *rest = _places
+    if _sealed >= pays_after:
+        _has_openssl = _load_openssl(is_loaded) or (None if rest else False)
+        _places = rest or _places
     return bool(_has_openssl)
 
 
-def _load_openssl() -> bool:
-    """Find one that agrees with libsodium; first of all what the interpreter's own ssl and hashlib have loaded."""
-    for is_loaded in (True, False):
-        for name in OPENSSL_LIBRARIES:
-            try:
-                _arena.load_openssl(name, is_loaded)
-                if _agrees():
-                    return True
-            except (ImportError, RuntimeError):
-                continue
+def _load_openssl(is_loaded: bool) -> bool:
+    """Find one that agrees with libsodium; first of all, what the interpreter's own ssl and hashlib have loaded."""
+    for name in OPENSSL_LIBRARIES:
+        try:
+            _arena.load_openssl(name, is_loaded)
+            if _agrees():
+                return True
+        except (ImportError, RuntimeError):
+            continue
     return False
 
 
@@ -181,7 +184,7 @@ def _agrees() -> bool:
 HAS_C: Final = _arena is not None
 _has_openssl: bool | None = None  # None: it was not looked for
 _least_count, _least_size = OPENSSL_LEAST_COUNT, OPENSSL_LEAST_SIZE
-_until_look = OPENSSL_AFTER
+_sealed, _places = 0, list(_PLACES)  # while there are places where it was not looked for
 
 seal_messages: SealMessages = seal_messages_in_python
 seal_message: Callable[[bytes, int, int, Buffer], bytes] = seal_message_in_python

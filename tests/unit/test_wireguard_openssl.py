@@ -84,6 +84,8 @@ def in_use() -> bool:
 
 @needs_openssl
 def test_it_is_looked_for_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ssl  # noqa: F401  # brings a libcrypto
+
     assert not in_use()
     sealed = COUNT
     while sealed + COUNT < arena.OPENSSL_AFTER:
@@ -111,9 +113,15 @@ def test_without_a_libcrypto_it_is_libsodium_and_not_looked_for_again(monkeypatc
 
     monkeypatch.setattr(arena._arena, "load_openssl", load_openssl)
     expected = seal(by=arena.seal_messages_in_python)
-    for _ in range(3 * arena.OPENSSL_AFTER // COUNT):
+    loaded, others = ([(name, is_loaded) for name in arena.OPENSSL_LIBRARIES] for is_loaded in (True, False))
+    for run in range(1, 2 * arena.OPENSSL_AFTER_UNLOADED // COUNT):
         assert seal() == expected
-    assert looked == [(name, is_loaded) for is_loaded in (True, False) for name in arena.OPENSSL_LIBRARIES]
+        if run * COUNT < arena.OPENSSL_AFTER:
+            assert looked == []
+        elif run * COUNT < arena.OPENSSL_AFTER_UNLOADED:
+            assert looked == loaded
+        else:
+            assert looked == loaded + others
     with pytest.raises(ValueError, match="no OpenSSL"):
         arena.choose("openssl")
 
@@ -170,7 +178,7 @@ def test_one_that_disagrees_with_libsodium_is_not_used(compiled, monkeypatch) ->
     with pytest.raises(ValueError, match="no OpenSSL"):
         arena.choose("openssl")
     expected = seal(by=arena.seal_messages_in_c)
-    for _ in range(2 * arena.OPENSSL_AFTER // COUNT):
+    for _ in range(2 * arena.OPENSSL_AFTER_UNLOADED // COUNT):
         assert seal() == expected
     monkeypatch.setattr(arena, "OPENSSL_LIBRARIES", (compiled("WRONG"), compiled()))
     arena.choose("openssl")
