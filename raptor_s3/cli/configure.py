@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raptor_s3.cli import config_file, keygen, output
+from raptor_s3.cli import aws_cli, config_file, keygen, output
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, UsageError, Verb
 from raptor_s3.cli.prompts import Prompter
 from raptor_s3.errors import ConfigError, RaptorError
@@ -32,6 +32,9 @@ TEST_TIMEOUT_S = 3.0
 def run(args: argparse.Namespace, output: Output) -> int:
     from raptor_s3.routing.profile import read_profile
 
+    if args.aws_cli:
+        aws_cli.find_program()  # before anything is asked or written
+    _check_options(args)
     profile = read_profile(name=args.profile)
     prompter = Prompter(output, is_interactive=sys.stdin is not None and sys.stdin.isatty() and not output.is_json)
     if prompter.is_interactive:
@@ -44,9 +47,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
         return EXIT_FAILED
     _write(profile, settings)
     output.note(f"Written: {profile.source}")
-    with_aws_cli = _offer_aws_cli(args, prompter)
+    with_aws_cli = aws_cli.offer(_config_path(), prompter, is_wanted=args.aws_cli)
     output.result({"profile": profile.name, "file": str(_config_path()), "tested": not args.skip_test, "aws_cli": with_aws_cli})
-    return EXIT_OK
+    return EXIT_FAILED if args.aws_cli and not with_aws_cli else EXIT_OK
 
 
 def ask_settings(args: argparse.Namespace, profile: Profile, prompter: Prompter) -> dict[str, str | None]:
@@ -92,14 +95,21 @@ def ask_settings(args: argparse.Namespace, profile: Profile, prompter: Prompter)
     return settings
 
 
-def plugin_lines(text: str) -> str:
-    """A config file's text with our line in [plugins], and below it the folders where AWS CLI v2 finds us."""
-    wanted = _import_folders()
-    text = config_file.set_option(text, "plugins", "raptor", "raptor_s3.awscli_plugin", is_first=True)
-    present = config_file.get_option(text, "plugins", "cli_legacy_plugin_path")
-    folders = present.split(os.pathsep) if present else []
-    folders += [folder for folder in wanted if folder not in folders]
-    return config_file.set_option(text, "plugins", "cli_legacy_plugin_path", os.pathsep.join(folders))
+def _check_options(args: argparse.Namespace) -> None:
+    """What is wrong with an option is said of the option, not of the file that it would get into."""
+    from raptor_s3.routing import parsers
+
+    for option, value, parse in (
+        ("URL", args.url, parsers.parse_endpoint),
+        ("--server-key", args.server_key, parsers.parse_key),
+        ("--client-key-file", args.client_key_file, parsers.parse_path),
+        ("--threshold", args.threshold, parsers.or_auto(parsers.parse_size)),
+    ):
+        try:
+            if value is not None:
+                parse(value)
+        except ValueError as error:
+            raise UsageError(f"{option}: {error}") from None
 
 
 def _checked(settings: Mapping[str, str | None], profile: Profile) -> RaptorConfig:
@@ -120,7 +130,9 @@ def _provide_key(path: Path, prompter: Prompter) -> None:
         public = keygen.create_key_file(path)
     except OSError as error:
         raise UsageError(f"can't write {path}: {error.strerror}") from None
-    prompter.output.note(f"  Made. Give its public key to the gateway's operator, who lets this device in:\n  {public}")
+    prompter.output.note(
+        f"  Made. Public key (share this one: the gateway's operator needs it to let this device in):\n  {public}"
+    )
     if prompter.is_interactive:
         prompter.confirm("  Is it let in, so that we can test?", default=True)
 
@@ -163,69 +175,14 @@ def _config_path() -> Path:
     return Path(os.path.expandvars(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config")).expanduser()
 
 
-def _offer_aws_cli(args: argparse.Namespace, prompter: Prompter) -> bool:
-    """Add us to the AWS CLI's plugins, if that is wanted and its Python can import us; whether it was done."""
-    import shutil
-
-    program = shutil.which("aws")
-    if not args.aws_cli and (program is None or not prompter.is_interactive):
-        return False
-    path = _config_path()
-    text = config_file.read_text(path)
-    if config_file.get_option(text, "plugins", "raptor") and not args.aws_cli:
-        return True
-    if program is None:
-        raise UsageError("--aws-cli: there is no `aws` on the PATH")
-    if not (args.aws_cli or prompter.confirm("Let `aws s3 cp|mv|sync` use it too (--transport)?", default=True)):
-        return False
-    if not _aws_can_load(program):
-        prompter.output.warn(
-            f"{program} can't import raptor_s3, and would stop working with the plugin line, so it was not added. "
-            "Install raptor-s3 into the Python that runs it, and run this again with --aws-cli"
-        )
-        return False
-    config_file.replace_file(path, plugin_lines(text))
-    prompter.output.note(f"Written: {path} [plugins]. Try: aws s3 cp FILE s3://BUCKET/ --transport raptor")
-    return True
-
-
-def _aws_can_load(program: str) -> bool:
-    """Whether `aws` runs with our plugin line, tried with a config file of its own."""
-    import subprocess
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder, "config")
-        trial.write_text(plugin_lines(""))
-        environment = {**os.environ, "AWS_CONFIG_FILE": str(trial)}
-        environment.pop("AWS_PROFILE", None)
-        try:
-            result = subprocess.run([program, "raptor"], env=environment, capture_output=True, text=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-    return "aws raptor: name one of" in result.stderr
-
-
-def _import_folders() -> list[str]:
-    """The folders that hold this package and what it depends on."""
-    from importlib.util import find_spec
-
-    import raptor_s3
-
-    folders = [str(Path(raptor_s3.__file__).resolve().parents[1])]
-    spec = find_spec("nacl")
-    if spec is not None and spec.origin is not None:
-        folders.append(str(Path(spec.origin).parents[1]))
-    return list(dict.fromkeys(folders))
-
-
 VERB = Verb(
     name="configure",
     summary="ask, test, write ~/.aws/config",
     opening=(
         "Sets up the fast path of one profile: asks for the gateway, its public key, this device's key and the buckets, tests "
         "them by a real handshake, and writes the raptor section of the profile. Comments and all other settings stay. Every "
-        "answer can be given as an option; without a terminal nothing is asked."
+        "answer can be given as an option; without a terminal nothing is asked. Exit code: 0, 1 if the test or --aws-cli failed, "
+        "2 for wrong usage."
     ),
     options=(
         Option("url", "The gateway: wg://HOST:PORT.", "URL", is_positional=True),

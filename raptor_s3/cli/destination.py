@@ -65,8 +65,10 @@ def parse_destination(text: str) -> Bucket | Receiver:
         return Bucket(name, key)
     if separator and scheme in ("wg", "udp"):
         host, _, port = rest.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        if not host or not port.isascii() or not port.isdigit():
             raise UsageError(f"{text} is not an endpoint: write {scheme}://HOST:PORT")
+        if len(port) > 5 or not 0 < int(port) < 65536:
+            raise UsageError(f"{text}: a port is a number from 1 to 65535")
         return Receiver(text)
     raise UsageError(f"{text!r} is no destination: write s3://BUCKET/KEY, wg://HOST:PORT or udp://HOST:PORT")
 

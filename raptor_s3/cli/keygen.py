@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             ) from None
         except OSError as error:
             raise UsageError(f"can't write {path}: {error.strerror}") from None
-        output.note(f"Private key: {path} (only you can read it). Public key, for the gateway's operator:")
+        output.note(f"Private key: {path} (keep it; only you can read it). Public key (share this one):")
     output.result({"file": str(path), "public_key": public}, public)
     return EXIT_OK
 
@@ -83,20 +83,21 @@ VERB = Verb(
     name="keygen",
     summary="make this device's key pair",
     opening=(
-        "Makes a WireGuard key pair. The private key goes into FILE, readable by you alone; the public key is printed: "
-        "give it to whoever runs the gateway. An existing file is never overwritten."
+        "Makes a WireGuard key pair, for a device or for a gateway. The private key goes into FILE, readable by you alone, and "
+        "stays there; the public key is printed: a device's goes into the gateway's peers file, a gateway's into the devices' "
+        "server_key. An existing file is never overwritten."
     ),
     options=(
         Option(
             "file", f"Where the private key goes (default: {DEFAULT_KEY_FILE}).", "FILE", DEFAULT_KEY_FILE, is_positional=True
         ),
-        Option("public", "Make nothing: print the public key of the private key in FILE.", is_switch=True, default=False),
+        Option("public", "Print the public key of the key that FILE holds already; make none.", is_switch=True, default=False),
         JSON,
     ),
     run=run,
     examples=(
         ("keygen", "a key in the usual place"),
         ("keygen /etc/raptor/camera7.key", "a key elsewhere"),
-        ("keygen --public", "the public key once more"),
+        ("keygen --public", "the public key of an existing file once more"),
     ),
 )

@@ -70,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     out = parser.add_argument_group("where objects go")
     way = out.add_mutually_exclusive_group()
-    way.add_argument("--sink", choices=("s3", "null"), help="write to S3 (default), or only answer, for benchmarks")
+    way.add_argument(
+        "--sink", choices=("s3", "null"), help="write to S3 (default), or confirm and store nothing, for tries and benchmarks"
+    )
     way.add_argument("--forward-lambda", metavar="NAME_OR_ARN", help="invoke the backend's ingestor with batches of datagrams")
     way.add_argument("--forward-sqs", metavar="URL", help="send each datagram to the ingestor's queue")
     out.add_argument("--replies-queue", metavar="URL", help="SQS queue that is subscribed to the backend's reply topic")
@@ -118,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     gateway = Gateway(settings)
     relax_garbage_collector()
+    if settings.sink == "null":
+        _log.warning("--sink null: objects are confirmed as if S3 had them, and NOTHING IS STORED")
     with _ready_file(settings.ready_file, gateway), _signals(gateway):
         gateway.server.run()
     _log.info("stopped: %s", gateway.server.stats_line())

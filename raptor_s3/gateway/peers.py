@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 PLAINTEXT_PEER: Final = b""
 """The peer key of everything that arrives over udp://; its base64 is the policy's empty key."""
 
+_PRESHARED_KEY: Final = "preshared_key"
 _MAX_FILE: Final = 64 << 20
 
 
@@ -66,7 +67,7 @@ def parse_peers(text: bytes | str, *, source: str) -> Peers:
     """The peers in this JSON; `source` names it in errors. Raises ConfigError."""
     document = read_document(text, source=source)
     preshared_keys = _take_preshared_keys(document, source)
-    policy = build_policy(document, source=source)
+    policy = build_policy(document, source=source, known_elsewhere=frozenset({_PRESHARED_KEY}))
     if policy.everyone is not None:
         _log.warning('%s: "everyone" grants nothing here: each WireGuard peer of a gateway has an entry of its own', source)
         policy = replace(policy, everyone=None)  # or a peer whose entry was removed would have everyone's rights
@@ -79,10 +80,10 @@ def _take_preshared_keys(document: object, source: str) -> list[bytes | None]:
     entries = document.get("peers") if isinstance(document, dict) else None
     keys: list[bytes | None] = []
     for number, entry in enumerate(entries if isinstance(entries, list) else ()):
-        value = entry.pop("preshared_key", None) if isinstance(entry, dict) else None
+        value = entry.pop(_PRESHARED_KEY, None) if isinstance(entry, dict) else None
         try:
             keys.append(None if value is None else key_from_base64(value))
         except (ValueError, AttributeError):  # no key, no text
-            where = f"peers[{number}].preshared_key"
+            where = f"peers[{number}].{_PRESHARED_KEY}"
             raise ConfigError(f"{where} is not a WireGuard key: 32 octets in base64", source=source) from None
     return keys

@@ -80,6 +80,8 @@ def parse_listen(text: str, *, allow_plaintext: bool) -> Listen:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname, parts.port
     except ValueError:
+        if re.search(r":\d+$", rest):
+            raise ConfigError(f"--listen {text}: a port is a number from 1 to 65535, or 0 for any") from None
         host, port = None, None
     if host is None or port is None or parts.netloc != rest or "@" in rest:
         raise ConfigError(f"--listen {text}: expected HOST:PORT, such as 0.0.0.0:{DEFAULT_PORT}")

@@ -112,15 +112,15 @@ def read_document(text: bytes | str, *, source: str) -> object:
         raise ConfigError(f"not JSON: {error}", source=source) from None
 
 
-def build_policy(document: object, *, source: str) -> Policy:
-    """The policy in a JSON value. Raises ConfigError."""
+def build_policy(document: object, *, source: str, known_elsewhere: frozenset[str] = frozenset()) -> Policy:
+    """The policy in a JSON value. `known_elsewhere` are keys of peers that the caller has taken out. Raises ConfigError."""
     reader = _Reader(source)
     top = reader.mapping(document, "the document", {"peers", "everyone", "plaintext"})
     peers: dict[str, Grant] = {}
     names: set[str] = set()
     for number, entry in enumerate(reader.sequence(top.get("peers", []), "peers")):
         where = f"peers[{number}]"
-        fields = reader.mapping(entry, where, {"name", "public_key", "allow", "legacy"})
+        fields = reader.mapping(entry, where, {"name", "public_key", "allow", "legacy"} | known_elsewhere)
         if "public_key" not in fields:
             reader.refuse(where, "has no public_key")
         key = reader.public_key(fields["public_key"], f"{where}.public_key")

@@ -31,6 +31,7 @@ _SIZE_UNITS = {
     "g": 1 << 30,
 }  # as the AWS CLI has them
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0}
+_PARTITIONS = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"))
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
@@ -168,11 +169,15 @@ def read_key_file(path: Path) -> bytes:
 def parse_endpoint(value: object) -> str:
     """`wg://host:port`, or `udp://host:port` for closed networks."""
     text = parse_text(value)
-    parts = urlsplit(text)
     try:
+        parts = urlsplit(text)
         port = parts.port
-    except ValueError:
-        port = None
+    except ValueError:  # a port out of range or no number, a bracket too few
+        if re.search(r":\d+$", text):
+            raise ValueError(f"expected a port from 1 to 65535, got {text!r}") from None
+        raise ValueError(f"expected wg://host:port, got {text!r}") from None
+    if port == 0:
+        raise ValueError(f"expected a port from 1 to 65535, got {text!r}")
     plain = not (parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment)
     if parts.scheme not in ("wg", "udp") or not parts.hostname or not port or not plain:
         raise ValueError(f"expected wg://host:port, got {text!r}")
@@ -184,3 +189,8 @@ def parse_http_url(value: object) -> str:
     if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
         raise ValueError(f"expected an http:// or https:// URL, got {text!r}")
     return text.rstrip("/")
+
+
+def partition_of(region: str) -> str:
+    """The AWS partition of a region: bucket names are unique within one only (AWS General Reference, ARNs)."""
+    return next((name for prefix, name in _PARTITIONS if region.startswith(prefix)), "aws")

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from gateway_rig import GatewayProcess, local_aws
 
-from raptor_s3.cli.configure import plugin_lines
+from raptor_s3.cli.aws_cli import plugin_lines
 from raptor_s3.wireguard.keys import key_to_base64
 
 PROGRAMS = os.environ.get("RAPTOR_AWS_PROGRAMS", "").split(os.pathsep)

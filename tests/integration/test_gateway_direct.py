@@ -283,10 +283,18 @@ def test_term_finishes_the_writes_at_hand_and_a_restart_needs_a_handshake(own_ga
     assert succeeded(client.handshake().send_until_final(unanswered))
 
 
+def test_the_null_sink_says_at_its_start_that_it_keeps_nothing(tmp_path):
+    with GatewayProcess(tmp_path, "--sink", "null", peers={"any": EVERYTHING}) as gateway:
+        assert succeeded(gateway.client("any").handshake().put(b"gone", Key="k"))
+        assert "WARNING raptor_s3.gateway.command: --sink null" in gateway.log
+        assert "NOTHING IS STORED" in gateway.log
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         (["--listen", "nonsense"], "--listen nonsense: expected HOST:PORT"),
+        (["--listen", "127.0.0.1:70000"], "a port is a number from 1 to 65535, or 0 for any"),
         (["--listen", "udp://127.0.0.1:0"], "only with --plaintext"),
         (["--listen", "192.0.2.1:5"], "--listen 192.0.2.1:5: Cannot assign"),
         (["--max-memory", "1MB"], "--max-memory is below"),

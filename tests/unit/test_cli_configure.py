@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from raptor_s3.cli.configure import plugin_lines
+from raptor_s3.cli import aws_cli
+from raptor_s3.cli.aws_cli import plugin_lines
 from raptor_s3.cli.main import main
 from raptor_s3.routing.config import RaptorConfig
 from raptor_s3.routing.profile import read_profile
@@ -77,8 +78,9 @@ def test_a_second_run_changes_only_what_it_is_told(home: Path) -> None:
         ([], "URL is missing"),
         (["http://gw:1", "--server-key", SERVER_KEY], "wg://host:port"),
         (["wg://gw:1"], "--server-key is missing"),
-        (["wg://gw:1", "--server-key", "short"], "server_key"),
-        (["wg://gw:1", "--server-key", SERVER_KEY, "--threshold", "lots"], "threshold"),
+        (["wg://gw:1", "--server-key", "short"], "raptor: --server-key: expected a WireGuard key"),
+        (["wg://gw:99999", "--server-key", SERVER_KEY], "raptor: URL: expected a port from 1 to 65535, got 'wg://gw:99999'"),
+        (["wg://gw:1", "--server-key", SERVER_KEY, "--threshold", "lots"], "raptor: --threshold: expected a size"),
         (["wg://gw:1", "--server-key", SERVER_KEY, "--buckets", "a\nregion = x"], "one line"),
         (["udp://gw:1"], "--allow-plaintext"),
     ],
@@ -114,6 +116,56 @@ def test_the_plugin_line_stands_before_the_path_of_v2() -> None:
     assert lines[:2] == ["[plugins]", "raptor = raptor_s3.awscli_plugin"]
     assert lines[2].startswith(f"cli_legacy_plugin_path = /other{os.pathsep}")
     assert plugin_lines(text) == text
+
+
+def program(home: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """An `aws` on the PATH, and nothing else."""
+    path = home / "bin" / "aws"
+    path.parent.mkdir()
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}/bin{os.pathsep}/usr/bin")
+
+
+ANSWER = "echo 'aws raptor: name one of: configure' >&2"
+CONFIGURE = ["configure", "wg://gw:1", "--server-key", SERVER_KEY, "--skip-test", "--aws-cli"]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (ANSWER, ["raptor = raptor_s3.awscli_plugin"]),
+        (f'grep -q legacy "$AWS_CONFIG_FILE" && {ANSWER}', ["raptor = raptor_s3.awscli_plugin", "cli_legacy_plugin_path = "]),
+    ],
+    ids=["v1", "v2"],
+)
+def test_the_aws_cli_gets_the_lines_that_it_needs(
+    home: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[str]
+) -> None:
+    program(home, monkeypatch, script)
+    assert main(CONFIGURE) == 0
+    plugins = (home / ".aws/config").read_text().partition("[plugins]\n")[2].splitlines()
+    assert len(plugins) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(plugins, expected, strict=True))
+
+
+def test_an_aws_cli_that_can_not_load_us_stays_as_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program(home, monkeypatch, "echo No module named raptor_s3 >&2; exit 255")
+    assert main(CONFIGURE) == 1
+    assert "can't import raptor_s3" in capsys.readouterr().err
+    assert configured("default").endpoint == "wg://gw:1"
+    assert "[plugins]" not in (home / ".aws/config").read_text()
+
+
+def test_without_an_aws_cli_nothing_is_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(aws_cli.shutil, "which", lambda name: None)
+    assert main(CONFIGURE) == 2
+    assert "no `aws` on the PATH" in capsys.readouterr().err
+    assert not (home / ".aws/config").exists()
 
 
 def on_a_terminal(arguments: list[str], answers: list[str], home: Path) -> tuple[str, int]:

@@ -29,6 +29,7 @@ def peers_with(**more) -> str:
         (peers_with(preshared_key="x"), r"peers\[0\].preshared_key is not a WireGuard key"),
         (peers_with(preshared_key=7), r"peers\[0\].preshared_key is not a WireGuard key"),
         ('{"plaintext": {"preshared_key": "x"}}', "plaintext has an unknown key"),
+        (peers_with(presharedkey=OTHER), r"unknown key 'presharedkey' \(known: allow, legacy, name, preshared_key, public_key\)"),
     ],
 )
 def test_mistakes_are_named(text, complaint):
