@@ -72,6 +72,7 @@ def gather(config: RaptorConfig, profile: str, *, last: int, now: float) -> Stat
     datagrams, lost = sum(put.datagrams for put in puts), sum(put.lost for put in puts)
     return Status(
         profile=profile,
+        runtime_dir=None if directory is None else str(directory),
         endpoint=config.endpoint or "",
         buckets=config.buckets,
         handshake_age_s=age_s,

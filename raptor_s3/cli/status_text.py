@@ -20,6 +20,7 @@ class Status:
     """All times in seconds; None where nothing is known yet."""
 
     profile: str
+    runtime_dir: str | None  # None: there can't be one
     endpoint: str
     buckets: tuple[str, ...]
     handshake_age_s: float | None
@@ -52,7 +53,9 @@ def lines(status: Status, *, now: float) -> list[str]:
 
 def facts(status: Status, *, now: float) -> list[tuple[str, str]]:
     """Label and value of everything but the puts."""
-    if status.handshake_age_s is None:
+    if status.runtime_dir is None:
+        session = "none kept, nor anything else: no runtime directory can be made (set RAPTOR_RUNTIME_DIR)"
+    elif status.handshake_age_s is None:
         session = "none: the next put shakes hands first"
     else:
         session = f"handshake {age(status.handshake_age_s)} ago, good for {age(status.handshake_valid_s or 0)} more"

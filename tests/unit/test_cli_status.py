@@ -194,6 +194,12 @@ def test_a_line_for_each_put(put: dict[str, object], time_and_why: tuple[str, st
     assert row(PutRecord(1000.0, "b", "k", **put), 1001.0)[-2:] == time_and_why
 
 
+def test_without_a_runtime_directory_it_is_said_that_nothing_is_known(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(home)
+    monkeypatch.setenv("RAPTOR_RUNTIME_DIR", "/proc/nowhere")
+    assert "no runtime directory can be made" in fact("session")
+
+
 def test_failures_are_counted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(home)
     record_puts(home)
