@@ -8,7 +8,7 @@ C_SOURCES := $(wildcard raptor_s3/codec/_*.[ch] raptor_s3/wireguard/_*.c)
 .PHONY: demo test check format soak fuzz compat bench clean
 
 demo: $(STAMP)
-	$(BIN)/python -m demo
+	@$(BIN)/python -m demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
@@ -24,11 +24,12 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 $(STAMP): pyproject.toml constraints.txt setup.py $(C_SOURCES)
-	$(PYTHON) -c 'import sys; sys.exit("raptor-s3 needs CPython 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("raptor-s3 needs CPython 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@echo "· installing raptor-s3 and its tools into $(VENV) (about two minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[check]'
+	@touch $@
 
 # Long by nature; CI runs both for a moment.
 PUTS ?= 100000

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from backend.local import LocalStack, LocalStackError
-from demo.report import Row, print_report
+from demo.report import Row, print_report, summary
 from raptor_s3.routing.journal import Journal, PutRecord
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def main() -> int:
             print(f"demo: {error}", file=sys.stderr)
             return 1
     is_good = print_report(rows)
-    print(f"\n{'all of it holds' if is_good else 'NOT all of it holds'}, {time.monotonic() - began:.0f} s in all")
+    print(
+        f"\n{summary(rows)}\n{'all of it holds' if is_good else 'NOT all of it holds'}, {time.monotonic() - began:.0f} s in all"
+    )
     return 0 if is_good else 1
 
 
@@ -156,7 +158,26 @@ def compare(stack: LocalStack, put: Expected, record: PutRecord | None) -> Row:
         same_etag = record is not None and record.etag == stored["ETag"]
     except s3.exceptions.NoSuchKey:
         is_whole = same_etag = False
-    return Row(put.step, put.path.name, put.path.stat().st_size, put.route, record, is_whole, same_etag)
+    size = put.path.stat().st_size
+    return Row(put.step, put.path.name, size, put.route, record, is_whole, same_etag, put_directly(stack, put))
+
+
+def put_directly(stack: LocalStack, put: Expected) -> float:
+    """Seconds that the same object takes without any of ours, on a connection of its own."""
+    s3 = new_client(stack)
+    body = put.path.read_bytes()
+    began = time.perf_counter()
+    s3.put_object(Bucket=stack.bucket, Key=f"direct/{put.key}", Body=body)
+    return time.perf_counter() - began
+
+
+def new_client(stack: LocalStack) -> Any:
+    import boto3
+
+    environment = stack.env
+    return boto3.session.Session(
+        environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], region_name=environment["AWS_DEFAULT_REGION"]
+    ).client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"])
 
 
 def make_keys(directory: Path) -> dict[str, str]:
