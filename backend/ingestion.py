@@ -16,7 +16,7 @@ count in their deduplication id, and delivery is claimed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.inflight import Busy, InFlight, MismatchedShape, Record
@@ -147,7 +147,7 @@ class Ingestion:
             is_first = 0 in arrivals.symbols[0]  # encoding symbol ids are sent once, beginning with this one
             state = self._delivery.deliver(key, shape, first_at, data, lease_until, is_first_flight=is_first)
             sbn = arrivals.last_sbn
-            return [replace(state, sbn=sbn, received=_reach(arrivals.symbols[sbn], shape.oti.block_symbols(sbn)))]
+            return [state._replace(sbn=sbn, received=_reach(arrivals.symbols[sbn], shape.oti.block_symbols(sbn)))]
         return self._collect(arrivals, first_at)
 
     def _refuse(self, key: TransferKey, shape: Shape, first_at: float) -> list[TransferState]:

@@ -281,14 +281,14 @@ class Link:
         try:
             if self._unsent and not self._send_rest():
                 return
-            for transfer in sender.take_cancels():
+            for transfer in sender.take_cancels() if sender.has_cancels else ():
                 put = self._puts.get(transfer.object_id)
                 if put is not None and put.sealer is not None:
                     try:
                         self._send(put.sealer.seal(transfer.take_cancel(now), now))
                     except WireGuardError:  # repeated on its timer
                         self._replace_session(put, sealer, now)
-            while sealer is not None and (item := sender.next_run(now)) is not None:
+            while sealer is not None and sender.has_queue and (item := sender.next_run(now)) is not None:
                 transfer, run = item
                 put = self._puts[transfer.object_id]
                 if put.sealer is None:

@@ -55,7 +55,7 @@ REPORT_S: Final = 0.05
 MAX_REPORT_BYTES: Final = 27_000
 """Octets that may be in flight besides, because reports come only every few datagrams, or every few milliseconds."""
 
-MIN_SAMPLE_S: Final = 0.004
+MIN_SAMPLE_S: Final = 0.001
 JITTER_SHARE: Final = 10.0
 """Samples are longer by so many times the jitter, or the greatest of them would be noise."""
 BUSY: Final = 0.7
@@ -107,6 +107,7 @@ class RateController:
         self._samples: deque[tuple[int, float]] = deque()  # (round, octets per second), decreasing
         self._history: deque[tuple[float, float]] = deque()  # (time, octets delivered by then) of a busy period
         self._delivered = 0.0
+        self._surplus: deque[tuple[float, float]] = deque()  # (when it will have arrived, octets): the link carries it too
         self._round = 0
         self._round_ends_at = 0.0
         self._recent_rtts: deque[float] = deque(maxlen=RECENT)
@@ -125,6 +126,8 @@ class RateController:
         self.idle_at = now
         """When there was nothing more to send: what is delivered then says nothing of what could be."""
         self._heard_at = self._sent_at = now
+        self.congested_at = -_NEVER
+        """When a queue was last seen to be full. What was lost of what had left by then has been answered."""
         self._last_rtt_s = path.rtt.smoothed_s or 0.0
         if rate is not None:
             self._set_window()
@@ -153,12 +156,22 @@ class RateController:
             return  # a lone small put: nothing to be learned of the rate
         self._delivered_count += feedback.delivered
         self._lost_count += feedback.lost
+        surplus = self._surplus
+        if feedback.surplus and self._queue_s <= self._queue_threshold_s:  # a full queue drops it, and nobody would know
+            surplus.append((now + feedback.surplus_s, feedback.surplus * (1 - self._path.loss.rate) * datagram_bytes))
+        while surplus and surplus[0][0] <= now:
+            self._delivered += surplus.popleft()[1]
         if feedback.delivered:
             self._delivered += feedback.delivered * datagram_bytes
             self._measure(now)
         if now >= self._round_ends_at or (not self._is_confirmed and self._is_too_fast):
             self._end_round(now, in_flight_bytes)
         self._apply(now)
+
+    def on_all_delivered(self) -> None:
+        """Nothing is in flight any more, all of it has arrived: the next flight is clocked by that, as TCP's first window is."""
+        if self.cap is None:
+            self.pacer.refill()
 
     def _on_rtt(self, rtt_s: float) -> None:
         self._jitter_s += (abs(rtt_s - self._last_rtt_s) - self._jitter_s) / 16 if self._last_rtt_s else 0.0
@@ -186,7 +199,8 @@ class RateController:
             return
         rate = (self._delivered - before) / (now - since)
         is_limited = self.idle_at >= since - rtt_s
-        if is_limited and rate <= self.bandwidth:
+        is_guess = not self._samples and self._queue_s > self._queue_threshold_s  # behind a queue the link is busy all the same
+        if is_limited and rate <= self.bandwidth and not is_guess:
             return
         self._latest = rate
         self._add_sample(rate)
@@ -261,6 +275,11 @@ class RateController:
         if not self._is_confirmed and excess > STARTUP_LOSS:
             is_congested = True
         if phase is Phase.STARTUP:
+            if self._is_too_fast:
+                self.is_measured = True
+                self.congested_at = now
+                self._enter(Phase.DRAIN)
+                return
             if not is_busy:
                 return
             if self.bandwidth >= self._plateau_bandwidth * GROWTH:
@@ -268,7 +287,7 @@ class RateController:
                 self._plateau = 0
             else:
                 self._plateau += 1
-            if self._is_too_fast or self._plateau >= PLATEAU_ROUNDS:
+            if self._plateau >= PLATEAU_ROUNDS:
                 self.is_measured = True
                 self._enter(Phase.DRAIN)
         elif phase is Phase.DRAIN:
@@ -279,13 +298,13 @@ class RateController:
                 self._enter(Phase.CRUISE)
         elif phase is Phase.UP:
             if is_congested:
-                self._back_off(excess)
+                self._back_off(excess, now)
             if has_queue or self.bandwidth < self._plateau_bandwidth * UP_GROWTH or not is_busy:
                 self._enter(Phase.DOWN)
             else:
                 self._plateau_bandwidth = self.bandwidth  # it still grows: go on
         elif is_congested:
-            self._back_off(excess)
+            self._back_off(excess, now)
             self._enter(Phase.DOWN)
         elif rounds >= CRUISE_ROUNDS and is_busy:
             self._plateau_bandwidth = self.bandwidth
@@ -295,8 +314,9 @@ class RateController:
         self.phase = phase
         self._phase_round = self._round
 
-    def _back_off(self, excess: float) -> None:
+    def _back_off(self, excess: float, now: float) -> None:
         self._lossy_rounds = 0
+        self.congested_at = now
         self.bandwidth = max(min(self.bandwidth * min(BACKOFF, 1 - excess), self._latest), MIN_RATE)
         self.is_measured = True
         self._samples.clear()

@@ -18,3 +18,9 @@ class Feedback(NamedTuple):
     """Of the datagram that set the state off."""
     confirmed_s: float | None = None
     """The same for the final state: it contains the receiver's own work, decoding and the write to S3."""
+    since: float = float("inf")
+    """When the first of the datagrams left among which the lost ones are."""
+    surplus: int = 0
+    """Datagrams that were sent for nothing: after the one that completed the block. No state will speak of them."""
+    surplus_s: float = 0.0
+    """How long after that one the last of them left."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
@@ -305,7 +305,7 @@ class Collector:
         transfer.peer.bytes -= transfer.reserved_bytes
         transfer.peer.transfers -= 1
         self._bytes -= transfer.reserved_bytes
-        state = replace(state, sbn=transfer.sbn, received=transfer.completed_by[transfer.sbn] + 1)
+        state = state._replace(sbn=transfer.sbn, received=transfer.completed_by[transfer.sbn] + 1)
         return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now)
 
     def _bury(

@@ -106,6 +106,7 @@ class OutgoingTransfer:
     _silences = 0
     _inquiries = 0
     _asked_at = 0.0
+    _questioned_at = 0.0  # Karn: a state that speaks of an earlier datagram may be the answer's repetition
     _last_sent_at = 0.0
     _completed_at: float | None = None
     _current = 0
@@ -260,15 +261,17 @@ class OutgoingTransfer:
             return None  # overtaken by a later report
         delivered = state.received - block.received
         lost = index - block.index - delivered
+        since = block.sent_at(block.index) if lost > 0 else _NEVER
         block.received = state.received
         block.index = index
         self.stats.lost_estimate += lost
         self._top_up(block, tolerance=0.0 if wait_us else self._path.reordering)
-        return Feedback(delivered, lost, rtt_s)
+        return Feedback(delivered, lost, rtt_s, None, since)
 
     def _receive_completion(self, block: _Block, state: TransferState, now: float, sent_once: bool) -> Feedback:
         """Types 1, 2 and the final ones: `received` is 1 + the ESI that completed the block, or 0 where nobody says."""
-        delivered = lost = 0
+        delivered = lost = surplus = 0
+        since, surplus_s = _NEVER, 0.0
         is_success = state.type in (StateType.ENOUGH_PACKETS, StateType.BLOCK_COMPLETE, StateType.COMPLETE)
         sent_at: float | None = None
         if is_success and not block.done:
@@ -276,18 +279,24 @@ class OutgoingTransfer:
             index = state.received if state.received <= block.next_esi else 0
             if index:
                 lost = index - block.index - delivered
+                if lost > 0:
+                    since = block.sent_at(block.index)
                 self.stats.lost_estimate += lost
                 sent_at = block.sent_at(index - 1)
+                surplus = block.next_esi - index
+                if surplus:
+                    surplus_s = block.times[-1] - sent_at
             elif sent_once and block.next_esi:
                 guess = min(flight_size(block.symbols, self._path.loss.rate), block.next_esi)
                 sent_at = block.sent_at(guess - 1)
             if sent_at is not None:
                 self._completed_at = sent_at
-        rtt_s = None if sent_at is None else now - sent_at
-        confirmed_s = None
-        if state.type is StateType.COMPLETE and self._completed_at is not None:
+        rtt_s = confirmed_s = None
+        if sent_at is not None and sent_at >= self._questioned_at:
+            rtt_s = now - sent_at
+        if state.type is StateType.COMPLETE and self._completed_at is not None and self._completed_at >= self._questioned_at:
             confirmed_s = now - self._completed_at
-        return Feedback(delivered, lost, rtt_s, confirmed_s)
+        return Feedback(delivered, lost, rtt_s, confirmed_s, since, surplus, surplus_s)
 
     def _top_up(self, block: _Block, tolerance: float) -> None:
         """Extend the plan so that, after the datagrams that the report knows of, enough are sent for what is missing.
@@ -385,7 +394,7 @@ class OutgoingTransfer:
             self.cancel(now)
             return False
         self._silences += 1
-        self._asked_at = now
+        self._asked_at = self._questioned_at = now
         self.stats.timeouts += 1
         self._ask()
         return True

@@ -1,6 +1,7 @@
 """When the next octets may leave: a token bucket (RFC 8085 3.1).
 
-Invariant: over any interval of t seconds at one rate, what `spend` accounts for is at most rate * t + burst + one datagram train.
+Invariant: over any interval of t seconds at one rate, what `spend` accounts for is at most rate * t + burst + one datagram train,
+and one more burst per `refill`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Pacer:
     def spend(self, size_bytes: float) -> None:
         """Account for octets that left, after `available` was asked at the same time."""
         self._tokens -= size_bytes
+
+    def refill(self) -> None:
+        """The first flight may leave at once again."""
+        if self._tokens < self.burst_bytes:
+            self._tokens = self.burst_bytes
 
     def ready_at(self, size_bytes: float, now: float) -> float:
         """When `size_bytes` may leave, at the present rate."""

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from raptor_s3.transfer.plan import Run
     from raptor_s3.wire.transfer_state import TransferState
 
-MAX_RUN: Final = 44
-"""Datagrams of one run: with the largest size they just fit one UDP GSO send of 64 KiB."""
+MAX_RUN: Final = 64
+"""Datagrams of one run, and their octets: what one UDP GSO send takes (UDP_MAX_SEGMENTS; an IPv4 packet's 65,535)."""
+MAX_RUN_BYTES: Final = 65_000
 SMALL: Final = 16
 """Backlog, in datagrams, up to which a transfer goes before larger ones."""
 _NEVER: Final = float("inf")
@@ -64,6 +65,10 @@ class Sender:
         return bool(self._small or self._large)
 
     @property
+    def has_cancels(self) -> bool:
+        return bool(self._cancels)
+
+    @property
     def has_work(self) -> bool:
         return bool(self._small or self._large or self._cancels)
 
@@ -85,6 +90,8 @@ class Sender:
             if run is not None:
                 sent_bytes = run.length * size
                 controller.on_sent(sent_bytes, self._flight_bytes, now)
+                if not (self._small or self._large):
+                    controller.idle_at = now
                 if transfer.outcome is not None:  # nothing is to be confirmed
                     self._settle(transfer)
                     return transfer, run
@@ -100,19 +107,20 @@ class Sender:
     def _allowance(self, transfer: OutgoingTransfer, size: int, now: float) -> int:
         """How many datagrams of `size` octets may leave now: none until a quantum is at hand."""
         controller = self.controller
-        count = transfer.backlog if transfer.backlog < MAX_RUN else MAX_RUN
+        longest = min(MAX_RUN, MAX_RUN_BYTES // size)
+        count = transfer.backlog if transfer.backlog < longest else longest
         window = controller.window_bytes - self._flight_bytes
         if window < size:
             return 0
         available = controller.pacer.available(now) + 1e-3
         if available < count * size:
             count = int(available / size)
-            if count < self._quantum(transfer, size):
+            if count < self._quantum(transfer, size, longest):
                 return 0
         return count if count * size <= window else int(window / size)
 
-    def _quantum(self, transfer: OutgoingTransfer, size: int) -> int:
-        return min(transfer.backlog, MAX_RUN, max(2, int(self.controller.pacer.rate * QUANTUM_S / size)))
+    def _quantum(self, transfer: OutgoingTransfer, size: int, longest: int = MAX_RUN) -> int:
+        return min(transfer.backlog, longest, max(2, int(self.controller.pacer.rate * QUANTUM_S / size)))
 
     def next_send_at(self, now: float) -> float:
         """When `next_run` may have something, infinity when nothing waits, or only a state can open the window."""
@@ -123,7 +131,7 @@ class Sender:
         size = transfer.datagram_size + WIRE_OVERHEAD
         if transfer.backlog and self.controller.window_bytes - self._flight_bytes < size:
             return _NEVER
-        return self.controller.pacer.ready_at(self._quantum(transfer, size) * size, now)
+        return self.controller.pacer.ready_at(self._quantum(transfer, size, MAX_RUN_BYTES // size) * size, now)
 
     def take_cancels(self) -> list[OutgoingTransfer]:
         """Transfers whose cancel is to be sent now (`take_cancel`). Not paced: a few octets each, one at a time per transfer."""
@@ -143,11 +151,15 @@ class Sender:
                 self.path.rtt.sample(feedback.rtt_s, now)
             if feedback.confirmed_s is not None:
                 self.path.confirmation.sample(feedback.confirmed_s, now)
+            if feedback.since <= self.controller.congested_at:  # a queue has overflowed: not what the path loses by itself
+                feedback = feedback._replace(lost=0)
             if feedback.delivered or feedback.lost:
                 self.path.loss.count(feedback.delivered + feedback.lost, feedback.delivered)
             size = transfer.datagram_size + WIRE_OVERHEAD
             self.controller.on_feedback(feedback, size, self._flight_bytes, now)
         self._settle(transfer)
+        if not self._flight_bytes and feedback is not None and feedback.delivered:
+            self.controller.on_all_delivered()
 
     def get_timer(self) -> float:
         """When `handle_timer` is due; infinity for never."""

@@ -17,6 +17,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
+from raptor_s3.wire.compact_json import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,7 @@ def build_put_header(fields: Mapping[str, Any]) -> bytes:
     if reason := _objection(fields):
         raise ValueError(reason)
     try:
-        header = _ENCODER.encode(fields).encode()
+        header = encode(fields).encode()
     except UnicodeEncodeError:
         raise ValueError(_not_unicode(fields)) from None
     if len(header) > MAX_HEADER:
@@ -166,5 +167,4 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object_of_pairs, parse_constant=_no_constant)

@@ -101,6 +101,32 @@ def test_a_competing_tcp_flow_keeps_a_third(mbps: float, rtt_s: float, files: in
     assert sum(shares) / len(shares) >= 1 / 3
 
 
+@pytest.mark.parametrize(("size", "limit_s"), [(1000, 0.0012), (10_000, 0.002), (100_000, 0.004)])
+def test_puts_one_after_another_are_clocked_by_their_confirmations(size: int, limit_s: float) -> None:
+    """Nothing of a lone small put tells of the link's rate, and 10 Mbit/s would be slow for a local network."""
+    bench = Bench(1000, 0.0005)
+    bench.put_folder(50, size, width=1)
+    assert bench.put_folder(200, size, width=1) <= 200 * limit_s
+    assert bench.overflow == 0
+
+
+def test_parallel_small_puts_find_a_fast_links_rate() -> None:
+    bench = Bench(1000, 0.0005)
+    bench.put_folder(500, 1000, width=64)
+    assert bench.put_folder(2000, 1000, width=64) <= 2000 * 0.0003
+    assert bench.overflow == 0
+
+
+@pytest.mark.parametrize(("mbps", "rtt_s"), [(0.5, 0.1), (2, 0.05), (2, 0.15)])
+def test_parallel_small_puts_adapt_to_a_thin_link(mbps: float, rtt_s: float) -> None:
+    """The first 64 are too many for its queue. What overflowed then is not taken for the path's own loss."""
+    bench = Bench(mbps, rtt_s)
+    assert bench.use(bench.put_folder(1600, 1000, width=64)) >= 0.75
+    assert bench.overflow < 0.06
+    assert len(bench.client.sent_at) < 1.6 * 1600
+    assert bench.client.sender.path.loss.rate < 0.03
+
+
 @pytest.mark.parametrize("mbps", [0.5, 8.0])
 def test_the_cap_holds_over_every_interval(mbps: float) -> None:
     bench = Bench(100, 0.05, cap=mbps * 1e6 / 8)
@@ -174,3 +200,12 @@ def test_the_sender_survives_a_blackout() -> None:
     fate, begin = bench.forward.fate, bench.network.now + 0.1
     bench.forward.fate = lambda now: 0 if begin <= now < begin + 1.0 else fate(now)
     assert bench.put_folder(20) < 6.0
+
+
+@pytest.mark.parametrize("loss", [0.02, 0.05, 0.1])
+def test_repair_that_was_not_needed_is_not_taken_for_a_slower_link(loss: float) -> None:
+    """A small put's spare datagram arrives when nobody speaks of it any more. Uncounted, it would halve the rate every round."""
+    bench = Bench(2, 0.15, loss, seed=5)
+    bench.put_folder(1600, 1000, width=64)
+    assert bench.use(bench.put_folder(800, 1000, width=64)) >= 0.5
+    assert bench.client.sender.controller.bandwidth * 8 == pytest.approx(2e6, rel=0.4)
