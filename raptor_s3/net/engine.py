@@ -287,7 +287,7 @@ class Engine:
                 self._polling_until = 0.0
             now = clock.now()
         # A lone put is done with the datagram that ends it: what comes after is the next one's.
-        link.receive(now, 1 if own is not None and link.puts == 1 else RECEIVE_LIMIT)
+        link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and link.puts == 1)
 
     def _follow(self, put: Put) -> None:
         """Sleep until the leader says that the put has ended, or that it is our turn to lead."""

@@ -375,8 +375,8 @@ class Link:
 
     # Receiving
 
-    def receive(self, now: float, limit: int) -> int:
-        """Take in at most `limit` datagrams; how many there were."""
+    def receive(self, now: float, limit: int, *, is_lone: bool = False) -> int:
+        """Take in at most `limit` datagrams, and of a lone put none after its last; how many there were."""
         if self._socket is None:
             return 0
         receive_into, buffer, view = self._socket.receive_into, self._buffer, self._buffer_view
@@ -391,6 +391,8 @@ class Link:
                 break
             count += 1
             self._take_in(view[:size], now)
+            if is_lone and self.sender.ended:
+                break
         if self.sender.ended:
             self._end(now)
         return count

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REPORT_EVERY: Final = 16
 """Datagrams of one transfer between two reports; the first report comes after half as many."""
 REPORT_PAUSE_S: Final = 0.004
-REPORT_AT_MOST: Final = 128
+REPORT_AT_MOST: Final = 256
 """On a fast path there is a pause between two reports, and more datagrams."""
 REPORT_S: Final = 0.025
 """On a thin link, a report goes out this often, if two datagrams have come."""
