@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.peers.gateway import CLIENT_KEY_FILE, SERVER_PUBLIC_KEY_FILE, Gateway
+from benchmarks.peers.loopback import Loopback
 from benchmarks.peers.nginx import Nginx
 
 if TYPE_CHECKING:
@@ -33,18 +34,6 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.83.3.1"
 BUCKET = "bench-bucket"
-
-
-class Loopback:
-    """Stands where the WAN benchmark has a network namespace."""
-
-    address = ADDRESS
-
-    def popen(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
-        return subprocess.Popen(command, **options)
-
-    def entered(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
 
 
 class Row(NamedTuple):
@@ -84,7 +73,7 @@ START_LIMIT_MS = 15.0
 @contextlib.contextmanager
 def servers(folder: Path) -> Iterator[tuple[Nginx, dict[str, Any]]]:
     """nginx, and the plugin's settings for a running gateway."""
-    namespace: Any = Loopback()
+    namespace = Loopback(ADDRESS)
     os.environ.update(
         AWS_ACCESS_KEY_ID="bench",
         AWS_SECRET_ACCESS_KEY="bench",

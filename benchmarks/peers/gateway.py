@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from benchmarks.link import Namespace
+    from benchmarks.peers.loopback import Loopback
 
 PORT = 51820
 CLIENT_KEY_FILE, SERVER_PUBLIC_KEY_FILE = "client.key", "server.pub"
@@ -26,7 +27,7 @@ START_LIMIT_S = 10.0
 class Gateway:
     """A running gateway; a context manager. Leaves the client's private and the server's public key in `directory`."""
 
-    def __init__(self, namespace: Namespace, directory: Path) -> None:
+    def __init__(self, namespace: Namespace | Loopback, directory: Path) -> None:
         self.url = f"wg://{namespace.address}:{PORT}"
         server, client = (generate_private_key(os.urandom) for _ in range(2))
         _write_secret(directory / "server.key", server)
@@ -50,6 +51,10 @@ class Gateway:
                 self.close()
                 raise OSError("raptor gateway: " + (directory / "gateway.log").read_text()[-500:])
             time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def close(self) -> None:
         """Stop the gateway."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from benchmarks.link import Namespace
+    from benchmarks.peers.loopback import Loopback
 
 PORT = 443
 ETAG = "d41d8cd98f00b204e9800998ecf8427e"
@@ -53,7 +54,7 @@ http {{
 class Nginx:
     """A running nginx in `namespace`, files in `directory`; a context manager. `url`, and `ca_file` for the clients."""
 
-    def __init__(self, namespace: Namespace, directory: Path) -> None:
+    def __init__(self, namespace: Namespace | Loopback, directory: Path) -> None:
         self.url = f"https://{namespace.address}:{PORT}"
         self.ca_file = directory / "bundle.pem"
         for name in ("body", "proxy"):
@@ -77,7 +78,7 @@ class Nginx:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _wait_until_listening(self, namespace: Namespace) -> None:
+    def _wait_until_listening(self, namespace: Namespace | Loopback) -> None:
         from socket import create_connection
 
         for _ in range(200):
