@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from raptor_s3.awscli_plugin.commands import configuration_error, usage_error
@@ -100,12 +101,15 @@ def switch_on(session: Any, command: str, transport: str | None, parsed_args: An
 def _explain_once(parsed_args: Any) -> Callable[[PutRecord], None]:
     """Says, before the CLI's first `upload failed`, why the fast path has left that upload to HTTPS."""
     is_silent = getattr(parsed_args, "quiet", False)
+    lock = threading.Lock()
 
     def explain(record: PutRecord) -> None:
         nonlocal is_silent
-        if not is_silent:
-            is_silent = True
-            sys.stderr.write(f"raptor: s3://{record.bucket}/{record.key} went over HTTPS: {record.reason}\n")
+        with lock:  # nobody's failure is shown while the reason is not yet
+            if not is_silent:
+                is_silent = True
+                sys.stderr.write(f"raptor: s3://{record.bucket}/{record.key} went over HTTPS: {record.reason}\n")
+                sys.stderr.flush()
 
     return explain
 
