@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.net.forking import in_forked_child
-from raptor_s3.routing import hooks, last_resort, shortcuts
+from raptor_s3.routing import hooks, last_resort
 from raptor_s3.routing.config import RaptorConfig
 from raptor_s3.routing.profile import DEFAULT_CONFIG_FILE, describe, read_profile
 
@@ -109,8 +109,8 @@ def initialize_client_plugin(client: Any) -> None:
 
 
 def _enable_client(client: Any, activation: Activation) -> None:
-    attachment = hooks.attach(client, activation.config, make_fast_path=_MAKE_FAST_PATH)
-    activation._undo += [attachment.detach, shortcuts.install(client, attachment)]
+    attachment = hooks.attach(client, activation.config, has_shortcuts=True, make_fast_path=_MAKE_FAST_PATH)
+    activation._undo.append(attachment.detach)
 
 
 def _enable_session(session: Any, activation: Activation) -> None:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypedDict, U
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing import parsers
-from raptor_s3.routing.policy import partition_of
 from raptor_s3.wire.put_header import POLICY_GATED
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ class RaptorConfig:
         config = cls.__new__(cls)
         config._assign(values)
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or scoped_config.get("region") or ""
-        vars(config).update(given=dict(keywords), source=source, partition=partition_of(str(region)))
+        vars(config).update(given=dict(keywords), source=source, partition=parsers.partition_of(str(region)))
         config._check_endpoint(origin, source)
         return config
 

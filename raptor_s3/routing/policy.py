@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from raptor_s3.routing.parsers import partition_of
+
 if TYPE_CHECKING:
     from raptor_s3.routing.config import RaptorConfig
 
@@ -26,7 +28,6 @@ _INITIAL_WINDOW: Final = 10 * _TCP_SEGMENT  # RFC 6928
 
 # Compiled, and kept by re, at the first bucket rather than at import.
 _AWS_HOST: Final = r"s3(?:[.-](?:dualstack\.)?([a-z]{2,}(?:-[a-z]+)+-\d+))?\.amazonaws\.com(?:\.cn)?"
-_PARTITIONS: Final = (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"))
 _SPECIAL_BUCKETS: Final = ("-s3alias", "--ol-s3", "--x-s3", "--table-s3", ".mrap")
 
 
@@ -99,11 +100,6 @@ def bucket_reason(bucket: str, base_url: str, config: RaptorConfig) -> str:
             partition = partition_of(found[1] or "")
             return "" if partition == config.partition else f"{host} is in {partition}, the profile in {config.partition}"
     return f"{host} is not a plain S3 endpoint"
-
-
-def partition_of(region: str) -> str:
-    """The AWS partition of a region: bucket names are unique within one only (AWS General Reference, ARNs)."""
-    return next((name for prefix, name in _PARTITIONS if region.startswith(prefix)), "aws")
 
 
 def body_limit(config: RaptorConfig, link: LinkEstimate | None = None) -> int:

@@ -102,6 +102,7 @@ class _Shortcut:
         self._history = _history_recorder(self._genuine)
         self._events = client.meta.events
         self._attachment = attachment
+        self._puts = attachment.puts
 
     def remove(self) -> None:
         attributes = vars(self._client)
@@ -174,12 +175,12 @@ class _Shortcut:
 
     def _takes(self, bucket: Any, extra_args: Any, config: Any) -> bool:
         """Whether an upload to there, but for its size, may skip s3transfer."""
-        attachment = self._attachment
-        destination = attachment.destinations.get(bucket) if type(bucket) is str else None
+        puts = self._puts
+        destination = puts.destinations.get(bucket) if type(bucket) is str else None
         return (
-            attachment.is_active
+            self._attachment.is_active
             and destination is not None
-            and not attachment.fast_path.bucket_reason(bucket, destination.base_url)
+            and not puts.fast_path.bucket_reason(bucket, destination.base_url)
             and (extra_args is None or (type(extra_args) is dict and _UPLOAD_ARGUMENTS.issuperset(extra_args)))
             and (
                 config is None or (config.max_bandwidth is None and getattr(config, "preferred_transfer_client", "auto") != "crt")
@@ -188,7 +189,7 @@ class _Shortcut:
 
     def _is_small(self, size_bytes: int, config: Any) -> bool:
         multipart = _MULTIPART_THRESHOLD if config is None else config.multipart_threshold
-        return size_bytes < multipart and size_bytes <= self._attachment.fast_path.body_limit()
+        return size_bytes < multipart and size_bytes <= self._puts.fast_path.body_limit()
 
     def _is_unobserved(self) -> bool:
         """Nobody listens, records, instruments or mocks: the ordinary way would lead to the same, unseen."""
@@ -202,7 +203,7 @@ class _Shortcut:
     def _plain_request(self, params: dict[str, Any]) -> tuple[PutRequest, dict[str, Any]] | None:
         """The request and its put header's fields, if its parameters mean what they look like; None: ask botocore."""
         bucket, key = params.get("Bucket"), params.get("Key")
-        destination = self._attachment.destinations.get(bucket) if type(bucket) is str else None
+        destination = self._puts.destinations.get(bucket) if type(bucket) is str else None
         if destination is None or type(key) is not str or not key or not (key.isascii() or _is_encodable(key)):
             return None
         fields: dict[str, Any] = {"Bucket": bucket, "Key": key}
@@ -224,7 +225,7 @@ class _Shortcut:
             return None
         if len(fields) > 2:
             try:
-                check_fields(fields, self._attachment.config.backend_allows)
+                check_fields(fields, self._puts.config.backend_allows)
             except Unsupported:
                 return None
         return PutRequest(
@@ -240,24 +241,24 @@ class _Shortcut:
         ), fields
 
     def _put(self, request: PutRequest, fields: dict[str, Any], params: dict[str, Any]) -> Any:
-        attachment = self._attachment
-        fast_path = attachment.fast_path
+        puts = self._puts
+        fast_path = puts.fast_path
         if fast_path.bucket_reason(request.bucket, request.base_url):
             return self._ordinary("_make_api_call")("PutObject", params)
-        call = attachment.new_call()
+        call = puts.new_call()
         call.record.bucket, call.record.key = request.bucket, request.key
-        answer = attachment.answer(fast_path.carry(request, fields, call.record), call.record, request.base_url)
+        answer = puts.answer(fast_path.carry(request, fields, call.record), call.record, request.base_url)
         if isinstance(answer, Declined):
             return self._over_https(params, answer)
         parsed = answer.parsed
-        attachment.finish(call, answer.http.status_code, parsed)
+        puts.finish(call, answer.http.status_code, parsed)
         if answer.http.status_code >= 300:
             raise self._client.exceptions.from_code(parsed["Error"]["Code"])(parsed, "PutObject")
         return parsed
 
     def _over_https(self, params: dict[str, Any], declined: Declined) -> Any:
         """botocore's whole way, whose hook is told what has been heard here."""
-        told = self._attachment.declined
+        told = self._puts.declined
         thread = threading.get_ident()
         told[thread] = declined
         if "Body" in params:

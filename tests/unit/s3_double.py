@@ -276,7 +276,7 @@ class Rig:
         attachment = self.attach_to(client, make_config(self.s3, **settings))
         if self.with_shortcuts:
             for bucket in ("bucket", "elsewhere"):
-                attachment.destinations[bucket] = Destination(f"{self.s3.url}/{bucket}", "v4", "s3")
+                attachment.puts.destinations[bucket] = Destination(f"{self.s3.url}/{bucket}", "v4", "s3")
             shortcuts.install(client, attachment)
         return client
 

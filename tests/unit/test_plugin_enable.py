@@ -90,6 +90,19 @@ class TestClient:
         assert put(client) is None
         assert rig.engine.puts == []
 
+    def test_so_does_disabling_after_puts(self, rig, profile):
+        client = make_client()
+        before = handlers(client), vars(client).keys() | {"_exceptions"}  # botocore's own cache
+        raptor_s3.enable(client)
+        assert "upload_file" not in vars(client)
+        assert put(client) == "raptor"
+        assert "upload_file" in vars(client)  # shortcuts come with the first put
+        assert put(client) == "raptor"
+        raptor_s3.disable(client)
+        assert (handlers(client), vars(client).keys() | {"_exceptions"}) == before
+        assert put(client) is None
+        assert len(rig.engine.puts) == 2
+
     def test_enabling_again_replaces(self, rig, profile):
         client = make_client()
         raptor_s3.enable(client)
@@ -263,3 +276,27 @@ def test_a_forked_child_can_put_and_disable(rig, profile):
         os._exit(0 if ok else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert put(client) == "raptor"
+
+
+def test_enabling_imports_little(tmp_path):
+    """Whoever enables and never puts pays for next to nothing; whoever puts, for the rest at the first put."""
+    program = f"""
+        import sys
+        import boto3
+        client = boto3.client("s3", region_name="us-east-1")
+        before = set(sys.modules)
+        import raptor_s3
+        raptor_s3.enable(
+            client, endpoint="wg://127.0.0.1:9", server_key="{KEY}", client_key="{KEY}", runtime_dir={str(tmp_path / "run")!r}
+        )
+        print(*sorted(set(sys.modules) - before))
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    imported = result.stdout.split()
+    assert {"raptor_s3", "raptor_s3.plugin", "raptor_s3.routing.hooks"} <= set(imported)
+    rooms = {tuple(name.split(".")[:2]) for name in imported}
+    assert not rooms & {("raptor_s3", room) for room in ("codec", "wireguard", "transfer", "receiver", "gateway", "cli")}
+    unwanted = ("net.engine", "net.channel", "net.session_store", "routing.endpoint", "routing.puts", "routing.shortcuts")
+    assert not {f"raptor_s3.{name}" for name in unwanted} & set(imported)
+    assert not {name.split(".")[0] for name in imported} & {"asyncio", "cffi", "cryptography", "nacl", "noise", "numpy", "rich"}
+    assert len(imported) <= 20
