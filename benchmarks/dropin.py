@@ -5,7 +5,7 @@
 Stock boto3 talks to nginx (TLS 1.3, kept alive), the plugin to `raptor gateway --sink null`; both answer at once. Both clients
 live in this process and take turns, round by round, so that a busy machine disturbs both alike; a row is the median over the
 rounds, its ratio the median of the rounds' ratios. CPU is user and system time of this whole process, s3transfer's threads
-included. The last two rows start fresh interpreters.
+included. The last row starts fresh interpreters.
 
 Needs nginx, and the right to listen on port 443 of a loopback address.
 """
@@ -188,17 +188,22 @@ def _cpu_s(who: int) -> float:
 
 
 def start_cost_ms(nginx: Nginx, settings: dict[str, Any], starts: int) -> float:
-    """CPU that importing and enabling adds to a process that imports boto3 and makes a client: between the cheapest of each."""
+    """CPU that importing and enabling adds to a process that imports boto3 and makes a client, exit included: median of pairs.
+
+    A pair runs back to back, in turns; the first, which writes the bytecode, doesn't count.
+    """
     client = f"import boto3; client = boto3.client('s3', endpoint_url={nginx.url!r})"
     programs = (client, f"{client}; import raptor_s3; raptor_s3.enable(client, **{settings!r})")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    costs: dict[str, list[float]] = {program: [] for program in programs}
+    differences: list[float] = []
     for number in range(starts + 1):
+        costs: dict[str, float] = {}
         for program in programs if number % 2 else reversed(programs):
             before = _cpu_s(resource.RUSAGE_CHILDREN)
             subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-            costs[program].append(_cpu_s(resource.RUSAGE_CHILDREN) - before)
-    return (min(costs[programs[1]]) - min(costs[programs[0]])) * 1e3
+            costs[program] = _cpu_s(resource.RUSAGE_CHILDREN) - before
+        differences.append(costs[programs[1]] - costs[programs[0]])
+    return statistics.median(differences[1:]) * 1e3
 
 
 def table(results: list[Result], start_ms: float) -> str:
@@ -216,7 +221,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=200, help="per round, of a quick row")
-    parser.add_argument("--starts", type=int, default=15)
+    parser.add_argument("--starts", type=int, default=40)
     parser.add_argument("--strict", action="store_true", help="exit 1 when a limit is missed")
     return parser.parse_args()
 
