@@ -1,6 +1,6 @@
 """What is remembered of a path between processes, as it stands in the endpoint's learned record.
 
-    "path": {"srtt_s", "rttvar_s", "loss", "rate"}        "max_datagram": {"octets", "until"}
+    "path": {"srtt_s", "rttvar_s", "loss", "rate", "floor"}        "max_datagram": {"octets", "until"}
 
 Invariant: whatever the record holds, what comes out is usable.
 """
@@ -45,6 +45,7 @@ def parse_path(record: Mapping[str, Any]) -> Learned | None:
         values["rttvar_s"] or 0.0,
         default.loss if values["loss"] is None else values["loss"],
         values["rate"] or None,
+        values["floor"] or None,
     )
 
 

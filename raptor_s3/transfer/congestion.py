@@ -91,15 +91,28 @@ class Phase(enum.Enum):
 class RateController:
     """Shared by all transfers of an endpoint. Octets are as on the wire, times on the caller's clock."""
 
-    def __init__(self, now: float, path: PathEstimates, *, cap: float | None = None, rate: float | None = None) -> None:
-        """`cap`: a hard limit in octets per second, and where to begin. `rate`: what an earlier process has learned."""
+    def __init__(
+        self,
+        now: float,
+        path: PathEstimates,
+        *,
+        cap: float | None = None,
+        rate: float | None = None,
+        floor: float | None = None,
+    ) -> None:
+        """`cap`: a hard limit in octets per second, and where to begin. `rate`: what an earlier process has learned.
+
+        `floor`: what the path carried when an earlier process was still in STARTUP; this one goes on from there.
+        """
         self._path = path
         self._remembered = rate
         if cap is not None and (rate is None or rate > cap):
             rate = cap
         self.cap = cap
         self.phase = Phase.STARTUP if rate is None else Phase.CRUISE
-        self.bandwidth = INITIAL_RATE / STARTUP_GAIN if rate is None else min(max(rate, MIN_RATE), MAX_RATE)
+        self._floor = floor if rate is None else None
+        self.bandwidth = max(INITIAL_RATE / STARTUP_GAIN, floor or 0.0) if rate is None else max(rate, MIN_RATE)
+        self.bandwidth = min(self.bandwidth, MAX_RATE)
         self.is_measured = False
         self.base_loss = 0.0
         self.window_bytes: float = INITIAL_WINDOW
@@ -355,6 +368,13 @@ class RateController:
     def learned_rate(self) -> float | None:
         """What to remember; None when nothing has ever been measured. In STARTUP puts ended before the link's rate was seen."""
         return self.bandwidth if self.is_measured and self.phase is not Phase.STARTUP else self._remembered
+
+    @property
+    def learned_floor(self) -> float | None:
+        """What to remember beside it: the path carries so much, and nobody knows whether it would carry more."""
+        if self.phase is not Phase.STARTUP:
+            return None
+        return self._samples[0][1] if self._samples else self._floor
 
 
 def _burst(cap: float | None) -> float:

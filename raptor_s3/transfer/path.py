@@ -18,6 +18,8 @@ class Learned(NamedTuple):
     rttvar_s: float = 0.0
     loss: float = PRIOR_LOSS
     rate: float | None = None
+    floor: float | None = None
+    """What the path has carried while its rate was still being looked for."""
 
 
 class PathEstimates:

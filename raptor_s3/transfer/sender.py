@@ -38,7 +38,7 @@ class Sender:
         """`cap` is in octets per second, as they are on the wire: a hard limit. None follows the path."""
         known = learned or Learned()
         self.path = PathEstimates(known)
-        self.controller = RateController(now, self.path, cap=cap, rate=known.rate)
+        self.controller = RateController(now, self.path, cap=cap, rate=known.rate, floor=known.floor)
         self.ended: list[OutgoingTransfer] = []
         self._transfers: dict[str, OutgoingTransfer] = {}
         self._small: deque[OutgoingTransfer] = deque()
@@ -211,8 +211,8 @@ class Sender:
 
     @property
     def learned(self) -> Learned:
-        rtt = self.path.rtt
-        return Learned(rtt.smoothed_s, rtt.variation_s, self.path.loss.rate, self.controller.learned_rate)
+        rtt, controller = self.path.rtt, self.controller
+        return Learned(rtt.smoothed_s, rtt.variation_s, self.path.loss.rate, controller.learned_rate, controller.learned_floor)
 
     def _settle(self, transfer: OutgoingTransfer) -> None:
         """Bring queue, timers, flight and `ended` up to date after something happened to `transfer`."""

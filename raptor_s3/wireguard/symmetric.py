@@ -6,7 +6,10 @@ uses both, and they are not the same function.
 
 from __future__ import annotations
 
-from hashlib import blake2s
+try:
+    from _blake2 import blake2s  # CPython's own; hashlib would load OpenSSL for its other functions, 3 ms in a first put
+except ImportError:
+    from hashlib import blake2s
 
 from raptor_s3.wireguard.constants import MAC_SIZE
 

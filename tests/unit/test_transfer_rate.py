@@ -153,6 +153,19 @@ def test_the_rate_is_remembered() -> None:
     assert second.overflow == 0
 
 
+def test_processes_of_one_put_each_find_the_rate_together() -> None:
+    """Each of them ends before it has seen the link's rate; the next goes on from what the path has carried so far."""
+    learned = None
+    for _ in range(3):
+        bench = Bench(20, 0.15, learned=learned)
+        seconds = bench.put_folder(1, size=100_000, width=1)
+        learned = bench.client.sender.learned
+    assert learned.rate is None
+    assert learned.floor == pytest.approx(10e6 / 8, rel=0.2)
+    assert seconds <= 0.205
+    assert bench.overflow == 0
+
+
 def latencies(bench: Bench, size: int, count: int, warm: int = 20) -> list[float]:
     times = []
     for index in range(count + warm):
