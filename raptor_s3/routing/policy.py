@@ -161,7 +161,10 @@ def _size_reason(size_bytes: int | None, config: RaptorConfig, link: LinkEstimat
     limit = body_limit(config, link)
     if size_bytes is None or size_bytes <= limit:
         return ""
-    return f"body {show_size(size_bytes)} > threshold {show_size(limit)}"
+    body, threshold = show_size(size_bytes), show_size(limit)
+    if body == threshold:  # a few octets too many
+        body, threshold = f"{size_bytes:,} B", f"{limit:,} B"
+    return f"body {body} > threshold {threshold}"
 
 
 def show_size(size_bytes: int) -> str:

@@ -159,7 +159,7 @@ class TestDeclined:
             ({"Tagging": "a=b"}, "Tagging"),
             ({"ServerSideEncryption": "aws:kms"}, "SSEKMSKeyId"),
             ({"Bucket": "elsewhere"}, "not listed"),
-            ({"Body": bytes(256 * 1024 + 1)}, "> threshold 256 KB"),
+            ({"Body": bytes(256 * 1024 + 1)}, "> threshold 262,144 B"),
             ({"Body": lambda: Stream(bytes(256 * 1024 + 1))}, "unknown length"),
             ({"Body": lambda: Stream(bytes(300_000)), "ContentLength": 300_000}, "> threshold 256 KB"),
             ({"Body": lambda: Stream(b"1234"), "ContentLength": 5}, "ended after 4 of 5"),

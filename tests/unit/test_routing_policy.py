@@ -183,6 +183,7 @@ class TestDecide:
             ({"key": "k" * 1025}, "longer than 1024"),
             ({"foreign_handler": "handler app.inject"}, "handler app.inject"),
             ({"size_bytes": 2_202_010}, "body 2.1 MB > threshold 256 KB"),
+            ({"size_bytes": 262_145}, "body 262,145 B > threshold 262,144 B"),
         ],
     )
     def test_https_with_a_reason(self, change, reason):
