@@ -13,7 +13,6 @@ Invariant: a checker keeps no state about sources.
 from __future__ import annotations
 
 import math
-from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from raptor_s3.wireguard import messages
@@ -24,7 +23,7 @@ from raptor_s3.wireguard.constants import (
     LABEL_MAC1,
     MAC_SIZE,
 )
-from raptor_s3.wireguard.sodium import xaead_open, xaead_seal
+from raptor_s3.wireguard.sodium import is_equal, xaead_open, xaead_seal
 from raptor_s3.wireguard.symmetric import hash_blake2s, mac
 
 if TYPE_CHECKING:
@@ -70,13 +69,13 @@ class MacChecker:
 
     def mac1_is_valid(self, message: bytes, mac1: bytes) -> bool:
         """`message` whole, as it arrived."""
-        return compare_digest(mac(self._mac1_key, messages.before_mac1(message)), mac1)
+        return is_equal(mac(self._mac1_key, messages.before_mac1(message)), mac1)
 
     def mac2_is_valid(self, message: bytes, mac2: bytes, source: Address, now: float) -> bool:
         """`message` whole; true only for a cookie that was issued to `source` under the present secret."""
         if now >= self._secret_expires_at:
             return False
-        return compare_digest(mac(self._cookie_for(source), messages.before_mac2(message)), mac2)
+        return is_equal(mac(self._cookie_for(source), messages.before_mac2(message)), mac2)
 
     def cookie_reply(self, sender_index: int, mac1: bytes, source: Address, now: float) -> bytes:
         """The answer to a handshake message with these fields from `source`: 64 octets, fewer than any question has."""

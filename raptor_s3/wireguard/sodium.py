@@ -73,6 +73,11 @@ def x25519_public(private_key: bytes) -> bytes:
     return bytes(_ffi.buffer(public))
 
 
+def is_equal(left: bytes, right: bytes) -> bool:
+    """Comparison in constant time, for tags of one size."""
+    return len(left) == len(right) and _lib.sodium_memcmp(left, right, len(left)) == 0
+
+
 def _seal(function: Any, nonce_size: int, key: bytes, nonce: bytes, plaintext: Buffer, additional_data: bytes) -> bytes:
     _check_sizes((key, _KEY_SIZE), (nonce, nonce_size))
     source = _ffi.from_buffer(plaintext)
