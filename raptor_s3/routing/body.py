@@ -31,7 +31,7 @@ class Body:
         self._taken: Any = None  # what was read off a stream that can't rewind
         self._complete = False  # whether `_taken` is the whole body
         self._signalled = False
-        self.size_bytes = self._measure()
+        self.size_bytes: int | None = len(raw) if type(raw) is bytes else self._measure()
 
     def expect(self, length: int | None) -> None:
         """What the caller says that the body's length is. Raises Unsupported when it is not."""
@@ -46,6 +46,8 @@ class Body:
         Exceptions of the stream itself (s3transfer's cancellation among them) are the caller's and pass through.
         """
         raw = self.raw
+        if type(raw) is bytes:
+            return raw
         if isinstance(raw, bytes | bytearray | memoryview):
             return bytes(raw)
         if type(raw) is io.BytesIO:

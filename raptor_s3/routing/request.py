@@ -5,6 +5,7 @@ Invariant: what is read here is what HTTPS would send; anything that does not fi
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -27,13 +28,13 @@ class PutRequest(NamedTuple):
 
     bucket: str
     key: str
+    body: Any
     base_url: str  # without the key
-    headers: Mapping[str, Any]
     auth_type: str
     signing_name: str
-    checksum_algorithm: str | None
-    foreign_handler: str
-    body: Any
+    headers: Mapping[str, Any] = MappingProxyType({})
+    checksum_algorithm: str | None = None
+    foreign_handler: str = ""
 
 
 def read_request(params: dict[str, Any], context: dict[str, Any], emitter: Any) -> PutRequest | str:

@@ -72,7 +72,7 @@ def success(fields: Mapping[str, Any], url: str) -> EventResponse:
         header = _MEMBERS.get(name)
         if header is not None:
             parsed[name] = value
-            headers[header] = _header_text(value)
+            headers[header] = value if type(value) is str else _header_text(value)
     return _response(200, parsed, headers, request_id, host_id, url)
 
 
@@ -86,14 +86,16 @@ def metadata(record: PutRecord) -> dict[str, Any]:
     """`ResponseMetadata['Raptor']`: the path taken, why, and what it cost."""
     if record.route == "https":
         return {"Route": "https", "Reason": record.reason}
-    return {
+    told = {
         "Route": record.route,
-        **({"Reason": record.reason} if record.reason else {}),
         "Datagrams": record.datagrams,
         "Lost": record.lost,
         "RoundTripTime": record.rtt_s,
         "Handshake": record.handshake,
     }
+    if record.reason:
+        told["Reason"] = record.reason
+    return told
 
 
 def _response(
