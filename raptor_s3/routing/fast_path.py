@@ -20,7 +20,6 @@ from raptor_s3.routing import policy
 from raptor_s3.routing.body import Body
 from raptor_s3.routing.checksums import add_checksum
 from raptor_s3.routing.parameters import Unsupported, put_fields
-from raptor_s3.routing.policy import LinkEstimate, RequestFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from raptor_s3.routing.breaker import Breaker
     from raptor_s3.routing.config import RaptorConfig
     from raptor_s3.routing.journal import PutRecord
+    from raptor_s3.routing.policy import LinkEstimate
     from raptor_s3.routing.request import PutRequest
     from raptor_s3.routing.unconfirmed import Unconfirmed
 
@@ -121,8 +121,8 @@ class FastPath:
         link = None
         if config.threshold_bytes is None and not self._breaker.is_open():  # to ask for the link may resolve the endpoint's name
             link = self._link()
-        facts = RequestFacts(request.key, request.auth_type, request.signing_name, body.size_bytes, request.foreign_handler)
-        reason = policy.decide(facts, config, link).reason or self._refusal(request)
+        limit = policy.body_limit(config, link)
+        reason = policy.decide(request, body.size_bytes, config, limit).reason or self._refusal(request)
         if reason:
             return Declined(reason, request.body)
         if config.transport != "raptor":  # who insists on the fast path wants it tried
@@ -130,7 +130,7 @@ class FastPath:
             if reason:
                 return Declined(reason, request.body, after_failure=True)
         try:
-            data = body.read(policy.body_limit(config, link))
+            data = body.read(limit)
             record.size_bytes = len(data)
             add_checksum(fields, request.checksum_algorithm, data)
         except Unsupported as unsupported:

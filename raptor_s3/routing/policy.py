@@ -17,6 +17,7 @@ from raptor_s3.routing.parsers import partition_of
 
 if TYPE_CHECKING:
     from raptor_s3.routing.config import RaptorConfig
+    from raptor_s3.routing.request import PutRequest
 
 MAX_BODY: Final = 64 << 20  # what `transport = raptor` may carry whatever the threshold; a put must fit in memory on both ends
 MAX_KEY: Final = 1024  # octets of UTF-8
@@ -49,25 +50,18 @@ class LinkEstimate(NamedTuple):
     rate_bps: float  # delivered bits per second
 
 
-class RequestFacts(NamedTuple):
-    """One PutObject as it is about to be sent over HTTPS, but for its bucket."""
-
-    key: str
-    auth_type: str
-    signing_name: str
-    size_bytes: int | None  # of the body from its current position; None when only reading would tell
-    foreign_handler: str = ""  # a handler that HTTPS would call and the fast path would not
-
-
 FAST: Final = Decision(Route.RAPTOR)
 
 
-def decide(facts: RequestFacts, config: RaptorConfig, link: LinkEstimate | None = None) -> Decision:
+def decide(request: PutRequest, size_bytes: int | None, config: RaptorConfig, limit: int) -> Decision:
     """The route of one put to a bucket that is for the fast path (`bucket_reason`).
 
-    A body of unknown length passes; reading it must stop at `body_limit`.
+    `size_bytes` of the body from its current position on; None, where only reading would tell, passes: reading must stop at
+    `limit`, which is `body_limit`.
     """
-    reason = _request_reason(facts, config) or _size_reason(facts.size_bytes, config, link)
+    reason = _request_reason(request, config)
+    if not reason and size_bytes is not None and size_bytes > limit:
+        reason = _size_reason(size_bytes, limit)
     return Decision(Route.HTTPS, reason) if reason else FAST
 
 
@@ -145,22 +139,19 @@ def automatic_threshold(link: LinkEstimate | None) -> int:
     return best
 
 
-def _request_reason(facts: RequestFacts, config: RaptorConfig) -> str:
+def _request_reason(request: PutRequest, config: RaptorConfig) -> str:
     # Unsigned: the AWS CLI makes such clients for `--transport raptor`, which needs no credentials and never gets to HTTPS.
-    is_unsigned = facts.auth_type == "none" and config.transport == "raptor"
-    if not is_unsigned and (facts.auth_type != "v4" or facts.signing_name != "s3"):
-        return f"signing is {facts.auth_type} for {facts.signing_name}, not v4 for s3"
-    if len(facts.key.encode("utf-8", "surrogatepass")) > MAX_KEY:
+    is_unsigned = request.auth_type == "none" and config.transport == "raptor"
+    if not is_unsigned and (request.auth_type != "v4" or request.signing_name != "s3"):
+        return f"signing is {request.auth_type} for {request.signing_name}, not v4 for s3"
+    if len(request.key.encode("utf-8", "surrogatepass")) > MAX_KEY:
         return f"the key is longer than {MAX_KEY} octets"
-    if facts.foreign_handler:
-        return f"{facts.foreign_handler} wants to see the HTTP request"
+    if request.foreign_handler:
+        return f"{request.foreign_handler} wants to see the HTTP request"
     return ""
 
 
-def _size_reason(size_bytes: int | None, config: RaptorConfig, link: LinkEstimate | None) -> str:
-    limit = body_limit(config, link)
-    if size_bytes is None or size_bytes <= limit:
-        return ""
+def _size_reason(size_bytes: int, limit: int) -> str:
     body, threshold = show_size(size_bytes), show_size(limit)
     if body == threshold:  # a few octets too many
         body, threshold = f"{size_bytes:,} B", f"{limit:,} B"

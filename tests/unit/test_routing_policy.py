@@ -5,7 +5,8 @@ import pytest
 from raptor_s3.routing import policy
 from raptor_s3.routing.config import RaptorConfig
 from raptor_s3.routing.parameters import ELSEWHERE, HEADERS, METADATA_PREFIX, Unsupported, Verdict, put_fields
-from raptor_s3.routing.policy import LinkEstimate, RequestFacts, Route
+from raptor_s3.routing.policy import LinkEstimate, Route
+from raptor_s3.routing.request import PutRequest
 from raptor_s3.wire.put_header import CARRIED, POLICY_GATED, TIME_TO_LIVE, build_put_header
 
 KEY = "A" * 43 + "="
@@ -168,11 +169,14 @@ class TestBucket:
             assert policy.bucket_reason("my-bucket", other, own)
 
 
-class TestDecide:
-    FACTS = RequestFacts("key", "v4", "s3", 1000)
+def decide(settings, size_bytes=1000, link=None, **change):
+    request = PutRequest("bucket", "key", b"", "https://bucket.s3.amazonaws.com", "v4", "s3")._replace(**change)
+    return policy.decide(request, size_bytes, settings, policy.body_limit(settings, link))
 
+
+class TestDecide:
     def test_fast(self):
-        assert policy.decide(self.FACTS, config()) == policy.FAST
+        assert decide(config()) == policy.FAST
 
     @pytest.mark.parametrize(
         ("change", "reason"),
@@ -187,19 +191,19 @@ class TestDecide:
         ],
     )
     def test_https_with_a_reason(self, change, reason):
-        decision = policy.decide(self.FACTS._replace(**change), config())
+        decision = decide(config(), **change)
         assert decision.route is Route.HTTPS
         assert reason in decision.reason
 
     def test_the_threshold_is_inclusive_and_unknown_lengths_pass(self):
-        assert policy.decide(self.FACTS._replace(size_bytes=256 * 1024), config()).route is Route.RAPTOR
-        assert policy.decide(self.FACTS._replace(size_bytes=256 * 1024 + 1), config()).route is Route.HTTPS
-        assert policy.decide(self.FACTS._replace(size_bytes=None), config()).route is Route.RAPTOR
+        assert decide(config(), 256 * 1024).route is Route.RAPTOR
+        assert decide(config(), 256 * 1024 + 1).route is Route.HTTPS
+        assert decide(config(), None).route is Route.RAPTOR
 
     def test_transport_raptor_lifts_the_threshold_only(self):
         strict = config(transport="raptor")
-        assert policy.decide(self.FACTS._replace(size_bytes=policy.MAX_BODY), strict).route is Route.RAPTOR
-        assert policy.decide(self.FACTS._replace(size_bytes=policy.MAX_BODY + 1), strict).route is Route.HTTPS
+        assert decide(strict, policy.MAX_BODY).route is Route.RAPTOR
+        assert decide(strict, policy.MAX_BODY + 1).route is Route.HTTPS
         assert policy.bucket_reason("unlisted", "https://unlisted.s3.amazonaws.com", strict)
 
 
@@ -218,6 +222,5 @@ class TestAutomaticThreshold:
         assert policy.automatic_threshold(link) == 256 * 1024
 
     def test_decisions_use_it(self):
-        facts = TestDecide.FACTS._replace(size_bytes=4 << 20)
-        assert policy.decide(facts, config(threshold="auto"), LinkEstimate(0.15, 0.05, 20e6)).route is Route.RAPTOR
-        assert policy.decide(facts, config(threshold="auto"), None).route is Route.HTTPS
+        assert decide(config(threshold="auto"), 4 << 20, LinkEstimate(0.15, 0.05, 20e6)).route is Route.RAPTOR
+        assert decide(config(threshold="auto"), 4 << 20, None).route is Route.HTTPS
