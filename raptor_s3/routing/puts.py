@@ -73,7 +73,7 @@ class Puts:
         self._journal: Journal | None = None
         self._has_complained = False
         self.destinations: dict[str, Destination] = {}
-        self.declined: dict[int, Declined] = {}  # by thread: what a shortcut has already heard about the call under way
+        self.declined: dict[int, tuple[Declined, Call]] = {}  # by thread: what a shortcut has already heard about its call
 
     @property
     def fast_path(self) -> FastPath:
@@ -119,7 +119,12 @@ class Puts:
             record.bucket, record.key = request.bucket, request.key
             self._remember(request)
             known = self.declined.pop(threading.get_ident(), None) if self.declined else None
-            result = fast_path.put(request, record) if known is None else known._replace(body=request.body)
+            if known is None:
+                result = fast_path.put(request, record)
+            else:
+                declined, begun = known
+                result = declined._replace(body=request.body)
+                call.began, record.at, record.size_bytes = begun.began, begun.record.at, begun.record.size_bytes
         answer = self.answer(result, record, params["url"])
         if record.size_bytes is None:
             record.size_bytes = size_at_a_glance(params["body"])

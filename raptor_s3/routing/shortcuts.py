@@ -30,9 +30,10 @@ from raptor_s3.routing.parameters import HEADERS, Unsupported, Verdict, check_fi
 from raptor_s3.routing.request import PutRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from raptor_s3.routing.hooks import Attachment
+    from raptor_s3.routing.puts import Call
 
 # Parameters whose serialized header is the argument itself.
 _PLAIN: Final = frozenset(
@@ -203,8 +204,10 @@ class _Shortcut:
     def _plain_request(self, params: dict[str, Any]) -> tuple[PutRequest, dict[str, Any]] | None:
         """The request and its put header's fields, if its parameters mean what they look like; None: ask botocore."""
         bucket, key = params.get("Bucket"), params.get("Key")
-        destination = self._puts.destinations.get(bucket) if type(bucket) is str else None
-        if destination is None or type(key) is not str or not key or not (key.isascii() or _is_encodable(key)):
+        if type(bucket) is not str or type(key) is not str or not key or not (key.isascii() or _is_encodable(key)):
+            return None
+        destination = self._puts.destinations.get(bucket)
+        if destination is None:
             return None
         fields: dict[str, Any] = {"Bucket": bucket, "Key": key}
         body: Any = b""
@@ -228,17 +231,8 @@ class _Shortcut:
                 check_fields(fields, self._puts.config.backend_allows)
             except Unsupported:
                 return None
-        return PutRequest(
-            bucket=str(bucket),
-            key=key,
-            base_url=destination.base_url,
-            headers=_NO_HEADERS,
-            auth_type=destination.auth_type,
-            signing_name=destination.signing_name,
-            checksum_algorithm=None,
-            foreign_handler="",
-            body=body,
-        ), fields
+        base_url, auth_type, signing_name = destination
+        return PutRequest(bucket, key, body, base_url, auth_type, signing_name), fields
 
     def _put(self, request: PutRequest, fields: dict[str, Any], params: dict[str, Any]) -> Any:
         puts = self._puts
@@ -249,27 +243,24 @@ class _Shortcut:
         call.record.bucket, call.record.key = request.bucket, request.key
         answer = puts.answer(fast_path.carry(request, fields, call.record), call.record, request.base_url)
         if isinstance(answer, Declined):
-            return self._over_https(params, answer)
+            return self._over_https(params, answer, call)
         parsed = answer.parsed
         puts.finish(call, answer.http.status_code, parsed)
         if answer.http.status_code >= 300:
             raise self._client.exceptions.from_code(parsed["Error"]["Code"])(parsed, "PutObject")
         return parsed
 
-    def _over_https(self, params: dict[str, Any], declined: Declined) -> Any:
+    def _over_https(self, params: dict[str, Any], declined: Declined, call: Call) -> Any:
         """botocore's whole way, whose hook is told what has been heard here."""
         told = self._puts.declined
         thread = threading.get_ident()
-        told[thread] = declined
+        told[thread] = declined, call
         if "Body" in params:
             params = {**params, "Body": declined.body}
         try:
             return self._ordinary("_make_api_call")("PutObject", params)
         finally:
             told.pop(thread, None)
-
-
-_NO_HEADERS: Final[Mapping[str, Any]] = {}
 
 
 def _history_recorder(call: Any) -> Any:

@@ -1,13 +1,14 @@
 """The hook beside others: handlers of users, Stubber, moto; attaching, detaching, and what the journal gets."""
 
 import hashlib
+import time
 
 import pytest
 import s3_double
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from raptor_s3.errors import TransferRejected
+from raptor_s3.errors import ConfirmationTimeout, TransferRejected
 from raptor_s3.routing import hooks
 
 BODY = bytes(range(256)) * 4
@@ -187,6 +188,19 @@ class TestAttachment:
         assert (slow.route, slow.status, slow.etag, slow.size_bytes) == ("https", 200, fast.etag, 1024)
         assert (denied.route, denied.status, denied.error) == ("raptor", 403, "AccessDenied")
         assert all(record.elapsed_s > 0 for record in rig.records)
+
+    def test_the_time_in_the_journal_is_that_of_both_ways(self, rig, client):
+        def put(fields, body, **_):
+            time.sleep(0.2)
+            raise ConfirmationTimeout("no answer")
+
+        rig.engine.put = put
+        before = time.time()
+        client.put_object(Bucket="bucket", Key="key", Body=BODY)
+        (record,) = rig.records
+        assert record.elapsed_s >= 0.2
+        assert record.at < before + 0.2
+        assert (record.route, record.size_bytes) == ("https", len(BODY))
 
     def test_an_https_call_that_fails_is_in_the_journal_too(self, rig):
         client = rig.attach(transport="https")
