@@ -57,8 +57,8 @@ class PutRecord:
     source: str = ""  # which face: boto3, aws, raptor
     pid: int = 0
 
-    def __init__(self, at: float, bucket: str = "", key: str = "", **known: Any) -> None:
-        self.at, self.bucket, self.key = at, bucket, key
+    def __init__(self, at: float, bucket: str = "", key: str = "", source: str = "", **known: Any) -> None:
+        self.at, self.bucket, self.key, self.source = at, bucket, key, source
         if known:
             vars(self).update(known)
 

@@ -43,14 +43,13 @@ _NO_CREDENTIALS: Final = frozenset({"NoCredentialsError", "PartialCredentialsErr
 class Call:
     """One PutObject call, from its beginning to its journal entry."""
 
-    __slots__ = ("after_failure", "began", "emitter", "record", "unconfirmed")
+    after_failure = False  # of the fast path, HTTPS has taken over
+    unconfirmed: Unconfirmed | None = None  # what S3 may refuse because the fast path has done it
+    emitter: Any = None  # of the client that makes the call; only with `unconfirmed`
 
     def __init__(self, source: str) -> None:
         self.record = PutRecord(time.time(), source=source)
         self.began = time.perf_counter()
-        self.after_failure = False  # of the fast path, HTTPS has taken over
-        self.unconfirmed: Unconfirmed | None = None  # what S3 may refuse because the fast path has done it
-        self.emitter: Any = None  # of the client that makes the call; only with `unconfirmed`
 
 
 class Puts:
