@@ -83,6 +83,7 @@ class Probe(OutgoingTransfer):
     def change_session(self, now: float) -> None:
         """The one before had no peer any more: ask again under this one."""
         self.backlog = 1
+        self._sent_at = now  # or its timer would be due at once, and the new session be suspected
         self._rows = 0
         self.stats.handshake = True
 

@@ -68,6 +68,7 @@ def test_silences_are_counted_and_a_new_session_asks_again() -> None:
         sender.handle_timer(now)
     sender.change_session(probe, now)
     assert probe.silences == 0
+    assert sender.handle_timer(now + 1e-4) == 0, "the question under the new session is not overdue before it is sent"
     [datagram] = fly(sender, now)
     assert parse_datagram(datagram).object_id == ID
     assert probe.stats.handshake
