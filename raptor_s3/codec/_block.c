@@ -14,8 +14,8 @@
 #include <string.h>
 
 #define REPAIR_CHUNK 128u   /* repair rows made at a time: bounds the scratch memory of a long run */
-#define COMBINE_SYMBOLS 32u /* source symbols and octets from which the sums of four pay */
-#define COMBINE_OCTETS 64u
+#define COMBINE_SYMBOLS 32u /* source symbols from which the sums of four pay */
+#define CACHE_LINE 64u
 
 static void lt_symbol(const rq_code *code, uint32_t isi, const uint8_t *intermediate, size_t size, uint8_t *to) {
     uint16_t columns[RQ_MAX_ROW];
@@ -88,42 +88,36 @@ static int multiply_rows(const rq_code *code, const repair_rows *rows, const uin
     return RQ_OK;
 }
 
-/* The same through the sums of four. The free columns are made once: as bit planes, or before, as if more source symbols. */
+static uint32_t bits_at(const uint8_t *bits, size_t word) {
+    bits += 4 * word;
+    return (uint32_t)bits[0] | (uint32_t)bits[1] << 8 | (uint32_t)bits[2] << 16 | (uint32_t)bits[3] << 24;
+}
+
+/* The same through the sums of four. The free columns are made once: as bit planes, or as rows before. */
 static int combine_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size,
                         uint8_t *const *to) {
     const rq_arithmetic *gf = rq_arithmetic_now();
-    const size_t planes = gf->prefers_planes ? 8 * (size_t)code->hdpc : 0, extra = planes ? 0 : 4 * RQ_GROUPS, h = code->hdpc;
-    const size_t own = (k + 4 * RQ_GROUPS - 1) / (4 * RQ_GROUPS) * 4 * RQ_GROUPS, terms = own + extra,
-                 count = rows->count + planes, width = terms / 8;
-    uint8_t *memory =
-        malloc(ROUNDED(terms * sizeof(uint8_t *)) + ROUNDED(count * sizeof(uint8_t *)) + ROUNDED(rows->count * width) +
-               ROUNDED(count * terms / 2) + count * RQ_TILE + ROUNDED(size) + (extra ? h * size : 0));
+    const size_t frees = code->hdpc, planes = gf->prefers_planes ? 8 * frees : 0, count = rows->count + planes,
+                 words = (k + 31) / 32, terms = 32 * words;
+    uint8_t *memory = malloc(CACHE_LINE + RQ_TABLES + count * RQ_TILE + ROUNDED(terms * sizeof(uint8_t *)) + ROUNDED(8 * words * count) +
+                             ROUNDED(size) + (planes ? 0 : frees * size));
     if (!memory) return RQ_NO_MEMORY;
-    scratch s = {memory};
-    const uint8_t **from = take(&s, terms * sizeof *from), **bits = take(&s, count * sizeof *bits);
-    uint8_t *packed = take(&s, rows->count * width);
-    uint16_t *picks = take(&s, count * terms / 2);
-    uint8_t *sums = take(&s, count * RQ_TILE), *zeros = take(&s, size), *frees = s.at;
+    scratch s = {memory + (CACHE_LINE - (uintptr_t)memory % CACHE_LINE)};
+    uint8_t *tables = take(&s, RQ_TABLES), *sums = take(&s, count * RQ_TILE);
+    const uint8_t **from = take(&s, terms * sizeof *from), *free_rows[RQ_MAX_HDPC];
+    uint64_t *picks = take(&s, 8 * words * count);
+    uint8_t *zeros = take(&s, size), *to_free[RQ_MAX_HDPC];
     memset(zeros, 0, size);
     memcpy(from, symbols, k * sizeof *from);
     for (size_t j = k; j < terms; j++) from[j] = zeros;
-    if (extra) {
-        uint8_t *free_rows[RQ_MAX_HDPC];
-        for (size_t i = 0; i < h; i++) from[own + i] = free_rows[i] = frees + i * size;
-        gf->product(free_rows, h, code->frees, code->padded, symbols, k, size);
+    for (size_t i = 0; i < frees; i++) free_rows[i] = to_free[i] = s.at + i * size;
+    if (!planes) gf->product(to_free, frees, code->frees, code->padded, symbols, k, size);
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *bits =
+            i < rows->count ? rows->bits + i * code->packed : code->planes + (i - rows->count) * code->packed;
+        for (size_t word = 0; word < words; word++) picks[word * count + i] = rq_picks(bits_at(bits, word));
     }
-    for (size_t i = 0; i < rows->count; i++) {
-        uint8_t *row = packed + i * width;
-        memset(row, 0, width);
-        memcpy(row, rows->bits + i * code->packed, own / 8 < code->packed ? own / 8 : code->packed);
-        if (extra) {
-            row[own / 8] = (uint8_t)rows->masks[i];
-            row[own / 8 + 1] = (uint8_t)(rows->masks[i] >> 8);
-        }
-        bits[i] = row;
-    }
-    for (size_t i = 0; i < planes; i++) bits[rows->count + i] = code->planes + i * code->packed;
-    const rq_combination combination = {from, terms / 4, bits, rows->masks, rows->count, planes / 8, picks, sums};
+    const rq_combination combination = {from, words, rows->count, frees, planes, picks, rows->masks, free_rows, tables, sums};
     gf->combine(to, &combination, size);
     free(memory);
     return RQ_OK;
@@ -131,7 +125,7 @@ static int combine_rows(const rq_code *code, const repair_rows *rows, const uint
 
 static int apply_rows(const rq_code *code, const repair_rows *rows, const uint8_t *const *symbols, size_t k, size_t size,
                       uint8_t *const *to) {
-    const int many = rows->count >= rq_arithmetic_now()->combine_from && k >= COMBINE_SYMBOLS && size >= COMBINE_OCTETS;
+    const int many = rows->count >= rq_arithmetic_now()->combine_from && k >= COMBINE_SYMBOLS && size >= RQ_TILE;
     return (many ? combine_rows : multiply_rows)(code, rows, symbols, k, size, to);
 }
 

@@ -61,23 +61,6 @@ static void accumulate_from_octets(uint8_t *checks, const uint8_t *taps, const u
     }
 }
 
-static void combine_octets(uint8_t *const *out, const rq_combination *c, size_t size) {
-    for (size_t i = 0; i < c->repairs + 8 * c->frees; i++) {
-        uint8_t *sum = c->sums + i * size;
-        memset(sum, 0, size);
-        for (size_t j = 0; j < 4 * c->groups; j++) {
-            if (c->bits[i][j / 8] >> (j % 8) & 1) multiply_add_octets(sum, c->rows[j], 1, size);
-        }
-    }
-    for (size_t i = 0; i < c->repairs; i++) {
-        memcpy(out[i], c->sums + i * size, size);
-        for (size_t j = 0; j < 8 * c->frees; j++) {
-            if (c->masks[i] >> (j / 8) & 1)
-                multiply_add_octets(out[i], c->sums + (c->repairs + j) * size, (uint8_t)(1u << (j % 8)), size);
-        }
-    }
-}
-
 /* ---- portable: eight octets in a word ---- */
 
 static inline uint64_t load64(const uint8_t *from) {
@@ -129,7 +112,7 @@ static inline uint64_t add_product64(uint64_t sum, powers64 p, uint8_t c) {
 #define ADD_PRODUCT add_product64
 #define ROWS 4
 #define COLS 1
-#define VECTORS 4
+#define VECTORS 8
 #include "_gf256_simd.h"
 
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
@@ -167,6 +150,7 @@ static inline FOR_SSSE3 __m128i double128(__m128i x) {
 #define FN(name) name##_ssse3
 #define NARROW(name) name##_portable
 #define TARGET FOR_SSSE3
+#define IN_REGISTER "x"
 #define V __m128i
 #define WIDTH 16
 #define LOAD(p) _mm_loadu_si128((const __m128i *)(p))
@@ -216,6 +200,7 @@ static inline FOR_AVX2 __m256i double256(__m256i x) {
 #define FN(name) name##_avx2
 #define NARROW(name) name##_ssse3
 #define TARGET FOR_AVX2
+#define IN_REGISTER "x"
 #define V __m256i
 #define WIDTH 32
 #define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
@@ -230,7 +215,7 @@ static inline FOR_AVX2 __m256i double256(__m256i x) {
 #define ADD_PRODUCT add_product256
 #define ROWS 4
 #define COLS 2
-#define VECTORS 4
+#define VECTORS 2
 #include "_gf256_simd.h"
 
 /* ---- GFNI + AVX2 ---- */
@@ -251,6 +236,7 @@ static inline FOR_GFNI __m256i twice256(__m256i x) { return _mm256_gf2p8affine_e
 #define FN(name) name##_gfni_avx2
 #define NARROW(name) name##_ssse3
 #define TARGET FOR_GFNI
+#define IN_REGISTER "x"
 #define V __m256i
 #define WIDTH 32
 #define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
@@ -265,7 +251,7 @@ static inline FOR_GFNI __m256i twice256(__m256i x) { return _mm256_gf2p8affine_e
 #define ADD_PRODUCT add_affine256
 #define ROWS 6
 #define COLS 2
-#define VECTORS 4
+#define VECTORS 2
 #include "_gf256_simd.h"
 
 /* ---- GFNI + AVX-512 ---- */
@@ -290,6 +276,7 @@ static inline FOR_GFNI512 __m512i twice512(__m512i x) { return _mm512_gf2p8affin
 #define FN(name) name##_gfni_avx512
 #define NARROW(name) name##_gfni_avx2
 #define TARGET FOR_GFNI512
+#define IN_REGISTER "v"
 #define V __m512i
 #define WIDTH 64
 #define LOAD(p) _mm512_loadu_si512((const void *)(p))
@@ -305,7 +292,7 @@ static inline FOR_GFNI512 __m512i twice512(__m512i x) { return _mm512_gf2p8affin
 #define ADD_PRODUCTS add_affines512
 #define ROWS 7
 #define COLS 2
-#define VECTORS 2
+#define VECTORS 1
 #include "_gf256_simd.h"
 
 #elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__AARCH64EB__)
@@ -337,6 +324,7 @@ static inline uint8x16_t double_neon(uint8x16_t x) {
 #define FN(name) name##_neon
 #define NARROW(name) name##_portable
 #define TARGET
+#define IN_REGISTER "w"
 #define V uint8x16_t
 #define WIDTH 16
 #define LOAD vld1q_u8

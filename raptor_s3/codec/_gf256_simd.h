@@ -8,7 +8,8 @@
    FACTOR      what is derived once per coefficient: FACTOR_OF(c)
    ADD_PRODUCT(sum, prepared, factor)  sum + c * x; optionally ADD_PRODUCTS, two of them at once
    ROWS, COLS  the tile of a product that stays in registers
-   VECTORS     how wide a tile of sums of four is
+   VECTORS     RQ_TILE / WIDTH
+   IN_REGISTER the constraint of inline assembly for a V; optional
 
    Rows need no alignment. The end of a row is one more vector that overlaps the one before; rows shorter than a vector go to
    the narrower implementation. */
@@ -16,7 +17,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 #else
 #define UNROLL
 #endif
@@ -24,6 +25,13 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 #else
 #define INLINE static inline
+#endif
+
+/* GCC would reorder a long sum so that its terms no longer fit the registers. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(IN_REGISTER)
+#define KEEP(v) __asm__("" : "+" IN_REGISTER(v))
+#else
+#define KEEP(v) (void)0
 #endif
 
 /* A short loop whose bound is constant where it is inlined: unrolled, so that arrays become registers. */
@@ -172,96 +180,103 @@ static TARGET void FN(accumulate)(uint8_t *checks, const uint8_t *taps, const ui
     FN(accumulate_from)(checks, taps, rows, count, running, size, at);
 }
 
-/* Four Russians: the sixteen sums of each four source rows are made once per tile, and a row of bits picks one per nibble. */
-#define TILE (VECTORS * WIDTH)
-#define ENTRY(group, index) (tables + ((group)*16 + (index)) * TILE + (size_t)k * WIDTH)
+/* Four Russians: the sixteen sums of each four rows are made once per tile, and a row of bits picks one per nibble. */
+#define TABLE (16 * RQ_TILE)
 
-INLINE void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_t at) {
-    uint8_t tables[RQ_GROUPS * 16 * TILE];
-    const size_t count = c->repairs + 8 * c->frees;
-    uint8_t *sums = c->sums;
-    memset(sums, 0, count * TILE);
-    for (size_t batch = 0; batch < c->groups; batch += RQ_GROUPS) {
-        for (size_t group = 0; group < RQ_GROUPS; group++) {
-            const uint8_t *const *rows = c->rows + 4 * (batch + group);
-            EACH (k, VECTORS) {
-                const size_t o = at + (size_t)k * WIDTH;
-                const V a = LOAD(rows[0] + o), b = LOAD(rows[1] + o), d = LOAD(rows[2] + o), e = LOAD(rows[3] + o);
-                const V ab = XOR(a, b), de = XOR(d, e);
-                STORE(ENTRY(group, 0), ZERO());
-                STORE(ENTRY(group, 1), a);
-                STORE(ENTRY(group, 2), b);
-                STORE(ENTRY(group, 3), ab);
-                STORE(ENTRY(group, 4), d);
-                STORE(ENTRY(group, 5), XOR(a, d));
-                STORE(ENTRY(group, 6), XOR(b, d));
-                STORE(ENTRY(group, 7), XOR(ab, d));
-                STORE(ENTRY(group, 8), e);
-                STORE(ENTRY(group, 9), XOR(a, e));
-                STORE(ENTRY(group, 10), XOR(b, e));
-                STORE(ENTRY(group, 11), XOR(ab, e));
-                STORE(ENTRY(group, 12), de);
-                STORE(ENTRY(group, 13), XOR(a, de));
-                STORE(ENTRY(group, 14), XOR(b, de));
-                STORE(ENTRY(group, 15), XOR(ab, de));
-            }
-        }
-        const uint16_t *picks = c->picks + batch * count;
-        for (size_t i = 0; i < count; i++, picks += RQ_GROUPS) {
-            V sum[VECTORS];
-            EACH (k, VECTORS) sum[k] = LOAD(sums + i * TILE + (size_t)k * WIDTH);
-            EACH (group, (int)RQ_GROUPS) {
-                const uint8_t *entry = tables + group * (16 * TILE) + picks[group];
-                EACH (k, VECTORS) sum[k] = XOR(sum[k], LOAD(entry + (size_t)k * WIDTH));
-            }
-            EACH (k, VECTORS) STORE(sums + i * TILE + (size_t)k * WIDTH, sum[k]);
+/* The sums of four rows, from `at` on; the empty sum, entry 0, is there already. */
+INLINE void FN(make_sums)(uint8_t *table, const uint8_t *const *rows, size_t at) {
+    EACH (k, VECTORS) {
+        const size_t o = (size_t)k * WIDTH;
+        uint8_t *entry = table + o;
+        const V a = LOAD(rows[0] + at + o), b = LOAD(rows[1] + at + o), c = LOAD(rows[2] + at + o), d = LOAD(rows[3] + at + o);
+        const V ab = XOR(a, b), cd = XOR(c, d);
+        STORE(entry + 1 * RQ_TILE, a);
+        STORE(entry + 2 * RQ_TILE, b);
+        STORE(entry + 3 * RQ_TILE, ab);
+        STORE(entry + 4 * RQ_TILE, c);
+        STORE(entry + 5 * RQ_TILE, XOR(a, c));
+        STORE(entry + 6 * RQ_TILE, XOR(b, c));
+        STORE(entry + 7 * RQ_TILE, XOR(ab, c));
+        STORE(entry + 8 * RQ_TILE, d);
+        STORE(entry + 9 * RQ_TILE, XOR(a, d));
+        STORE(entry + 10 * RQ_TILE, XOR(b, d));
+        STORE(entry + 11 * RQ_TILE, XOR(ab, d));
+        STORE(entry + 12 * RQ_TILE, cd);
+        STORE(entry + 13 * RQ_TILE, XOR(a, cd));
+        STORE(entry + 14 * RQ_TILE, XOR(b, cd));
+        STORE(entry + 15 * RQ_TILE, XOR(ab, cd));
+    }
+}
+
+/* to = from + an entry of each of `groups` tables: `first` picks in the first eight, `second` in the others. */
+INLINE void FN(pick)(uint8_t *to, const uint8_t *from, const uint8_t *tables, uint64_t first, uint64_t second, const int groups) {
+    V sums[VECTORS];
+    EACH (k, VECTORS) sums[k] = LOAD(from + (size_t)k * WIDTH);
+    EACH (group, groups) {
+        const uint8_t sixteenfold = (uint8_t)((group < 8 ? first : second) >> (group % 8 * 8));
+        const uint8_t *entry = tables + (size_t)group * TABLE + sixteenfold * (size_t)(RQ_TILE / 16);
+        EACH (k, VECTORS) {
+            sums[k] = XOR(sums[k], LOAD(entry + (size_t)k * WIDTH));
+            KEEP(sums[k]);
         }
     }
-    for (size_t o = 0; o < TILE; o += WIDTH) {
-        uint8_t *from = sums + o, *frees = from + c->repairs * TILE;
-        for (size_t i = 0; i < c->frees; i++) { /* Horner over the bit planes */
-            uint8_t *plane = frees + 8 * i * TILE;
-            V x = LOAD(plane + 7 * TILE);
-            for (size_t bit = 7; bit-- > 0;) x = XOR(DOUBLE(x), LOAD(plane + bit * TILE));
+    EACH (k, VECTORS) STORE(to + (size_t)k * WIDTH, sums[k]);
+}
+
+/* Horner over the eight bit planes of each free column, which then lies where its lowest one was. */
+INLINE void FN(join_planes)(uint8_t *planes, size_t frees) {
+    for (; frees; frees--, planes += 8 * RQ_TILE) {
+        EACH (k, VECTORS) {
+            uint8_t *plane = planes + (size_t)k * WIDTH;
+            V x = LOAD(plane + 7 * RQ_TILE);
+            for (size_t bit = 7; bit-- > 0;) x = XOR(DOUBLE(x), LOAD(plane + bit * RQ_TILE));
             STORE(plane, x);
-        }
-        for (size_t i = 0; i < c->repairs; i++) {
-            V x = LOAD(from + i * TILE);
-            for (size_t j = 0; j < c->frees; j++) {
-                if (c->masks[i] >> j & 1) x = XOR(x, LOAD(frees + 8 * j * TILE));
-            }
-            STORE(out[i] + at + o, x);
         }
     }
 }
 
+/* The next word of picks, or two, for each of `count` sums. */
+INLINE void FN(pick_each)(uint8_t *sums, size_t count, const uint8_t *tables, const uint64_t *picks, const int groups) {
+    const uint64_t *end = picks + count;
+    for (; picks < end; picks++, sums += RQ_TILE)
+        FN(pick)(sums, sums, tables, picks[0], groups > 8 ? picks[count] : 0, groups);
+}
+
+static TARGET void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_t at) {
+    const size_t count = c->repairs + c->planes;
+    uint8_t *tables = c->tables, *sums = c->sums;
+    memset(sums, 0, count * RQ_TILE);
+    for (size_t word = 0; word < c->words; word += 2) {
+        const size_t groups = c->words - word < 2 ? 8 : 16;
+        for (size_t i = 0; i < groups; i++) FN(make_sums)(tables + i * TABLE, c->rows + 32 * word + 4 * i, at);
+        if (groups == 16)
+            FN(pick_each)(sums, count, tables, c->picks + word * count, 16);
+        else
+            FN(pick_each)(sums, count, tables, c->picks + word * count, 8);
+    }
+    const uint8_t *frees[RQ_MAX_HDPC];
+    uint8_t *planes = sums + c->repairs * RQ_TILE;
+    FN(join_planes)(planes, c->planes / 8);
+    for (size_t i = 0; i < RQ_MAX_HDPC; i++) {
+        const size_t nth = i < c->frees ? i : 0; /* there is no bit for those beyond */
+        frees[i] = c->planes ? planes + 8 * nth * RQ_TILE : c->free_rows[nth] + at;
+    }
+    for (size_t i = 0; i < RQ_MAX_HDPC / 4; i++) FN(make_sums)(tables + i * TABLE, frees + 4 * i, 0);
+    for (size_t i = 0; i < c->repairs; i++)
+        FN(pick)(out[i] + at, sums + i * RQ_TILE, tables, rq_picks(c->masks[i]), 0, RQ_MAX_HDPC / 4);
+}
+
 static TARGET void FN(combine)(uint8_t *const *out, const rq_combination *c, size_t size) {
-    if (size < TILE) {
-        NARROW(combine)(out, c, size);
-        return;
-    }
-    const size_t count = c->repairs + 8 * c->frees;
-    uint16_t *picks = c->picks;
-    for (size_t batch = 0; batch < c->groups; batch += RQ_GROUPS) {
-        for (size_t i = 0; i < count; i++) {
-            const uint8_t *bits = c->bits[i] + batch / 2;
-            EACH (j, (int)RQ_GROUPS / 2) {
-                *picks++ = (uint16_t)((bits[j] & 15) * TILE);
-                *picks++ = (uint16_t)((bits[j] >> 4) * TILE);
-            }
-        }
-    }
+    memset(c->tables, 0, RQ_TABLES);
     size_t at = 0;
-    for (; at + TILE <= size; at += TILE) FN(combine_tile)(out, c, at);
-    if (at < size) FN(combine_tile)(out, c, size - TILE);
+    for (; at + RQ_TILE <= size; at += RQ_TILE) FN(combine_tile)(out, c, at);
+    if (at < size) FN(combine_tile)(out, c, size - RQ_TILE);
 }
 
 static const rq_arithmetic FN(arithmetic) = {NAME,        COMBINE_FROM,   PREFERS_PLANES, FN(sum), FN(multiply_add),
                                              FN(product), FN(accumulate), FN(combine)};
 
-#undef TILE
-#undef ENTRY
-
+#undef TABLE
 #undef FN
 #undef TARGET
 #undef NARROW
@@ -286,4 +301,6 @@ static const rq_arithmetic FN(arithmetic) = {NAME,        COMBINE_FROM,   PREFER
 #undef PREFERS_PLANES
 #undef UNROLL
 #undef INLINE
+#undef KEEP
+#undef IN_REGISTER
 #undef EACH

@@ -26,21 +26,29 @@ enum { RQ_OK = 0, RQ_SINGULAR = 1, RQ_NO_MEMORY = -1, RQ_INVALID = -2 };
 
 /* ---- _gf256.c ---- */
 
-#define RQ_GROUPS 8u /* of four source rows each, whose sums lie in the first-level cache together */
+#define RQ_TILE 64u                  /* octets of a row that are combined at a time */
+#define RQ_TABLES (16 * 16 * RQ_TILE) /* sums of 16 groups of four rows: they lie in the first-level cache together */
 
-/* Sums of source rows, picked by rows of bits (bit j % 8 of octet j / 8 for source row j), in two kinds:
-   the first `repairs`, and for each free column eight bit planes of its GF(256) coefficients, the lowest first. */
+/* Each nibble of `bits`, times 16, in an octet; the lowest first. */
+static inline uint64_t rq_picks(uint32_t bits) {
+    uint64_t x = bits;
+    x = (x | x << 16) & 0x0000FFFF0000FFFFu;
+    x = (x | x << 8) & 0x00FF00FF00FF00FFu;
+    return (x << 4 & 0x00F000F000F000F0u) | (x << 8 & 0xF000F000F000F000u);
+}
+
+/* Repair rows: sums of source rows, picked by bits, and of free columns, picked by masks. Picks are made by rq_picks: word w of row i,
+   for source rows 32w to 32w + 31, lies at w * (repairs + planes) + i. The free columns are rows, or else eight more rows of picks
+   each: the bit planes of its GF(256) coefficients, the lowest first. */
 typedef struct {
-    const uint8_t *const *rows; /* 4 * groups pointers */
-    size_t groups;              /* a multiple of RQ_GROUPS */
-    const uint8_t *const *bits; /* repairs + 8 * frees */
-    const uint16_t *masks;      /* per repair row: which free columns it holds besides */
-    size_t repairs, frees;
-    uint16_t *picks; /* scratch: (repairs + 8 * frees) * groups */
-    uint8_t *sums;   /* scratch: (repairs + 8 * frees) * RQ_TILE */
+    const uint8_t *const *rows; /* 32 * words pointers */
+    size_t words, repairs, frees, planes; /* planes: 8 * frees or 0 */
+    const uint64_t *picks;
+    const uint16_t *masks;            /* of each repair row */
+    const uint8_t *const *free_rows; /* not read where there are planes */
+    uint8_t *tables;                  /* scratch: RQ_TABLES */
+    uint8_t *sums;                    /* scratch: (repairs + planes) * RQ_TILE */
 } rq_combination;
-
-#define RQ_TILE 128u /* octets of a row that are summed at a time, at most */
 
 typedef struct {
     const char *name;
@@ -55,7 +63,7 @@ typedef struct {
                     size_t terms, size_t size);
     /* For j < count: running = 2 * running + row j, added to checks taps[2j] and taps[2j + 1]: MT * GAMMA of 5.3.3.3 */
     void (*accumulate)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running, size_t size);
-    /* out[i] = the source rows that bits[i] picks + the free columns that masks[i] picks; out must not overlap rows */
+    /* out[i] = repair row i; size is at least RQ_TILE; out must not overlap rows */
     void (*combine)(uint8_t *const *out, const rq_combination *combination, size_t size);
 } rq_arithmetic;
 
