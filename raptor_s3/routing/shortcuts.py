@@ -5,8 +5,9 @@
     client.upload_file, client.upload_fileobj    small bodies skip s3transfer's threads
 
 All three are instance attributes in front of the class's own methods, from the client's first put on. A call that is
-unusual in any way (a parameter beyond plain text, a listener on any of its events, an instrumented or mocked botocore, a history recorder) takes the ordinary way,
-where `hooks` decides; so does everything HTTPS is to carry. What a call leads to is the same on both ways.
+unusual in any way (a parameter beyond plain text, a listener on any of its events, an instrumented or mocked botocore,
+a history recorder) takes the ordinary way, where `hooks` decides; so does everything HTTPS is to carry. What a call leads to
+is the same on both ways.
 
 botocore's private parts are used behind `is_supported`; a botocore that has been rebuilt gets the plain hook.
 
