@@ -77,6 +77,8 @@ LOSSY_ROUNDS: Final = 3
 BACKOFF: Final = 0.7
 MAX_BASE_LOSS: Final = 0.2
 BASE_MEMORY: Final = 2000
+REMEMBERED_COUNT: Final = 500
+"""For so many datagrams counts the loss that an earlier process has learned together with the rate."""
 _NEVER: Final = float("inf")
 
 
@@ -131,6 +133,8 @@ class RateController:
         self._lossy_rounds = 0
         self._base_delivered = 1.0
         self._base_lost = 0.0
+        if rate is not None:
+            self._count_base(REMEMBERED_COUNT * (1 - path.loss.rate), REMEMBERED_COUNT * path.loss.rate)
         self._phase_round = 0
         self._plateau = 0
         self._plateau_bandwidth = 0.0
@@ -191,7 +195,7 @@ class RateController:
         self._last_rtt_s = rtt_s
         self._recent_rtts.append(rtt_s)
 
-    def _count_base(self, delivered: int, lost: int) -> None:
+    def _count_base(self, delivered: float, lost: float) -> None:
         if self._base_delivered > BASE_MEMORY:
             self._base_delivered /= 2
             self._base_lost /= 2
@@ -212,7 +216,8 @@ class RateController:
             return
         rate = (self._delivered - before) / (now - since)
         is_limited = self.idle_at >= since - rtt_s
-        is_guess = not self._samples and self._queue_s > self._queue_threshold_s  # behind a queue the link is busy all the same
+        # Where the rate is a mere assumption, what comes out of a queue is better: behind it the link is busy all the same.
+        is_guess = self._remembered is None and not self._samples and self._queue_s > self._queue_threshold_s
         if is_limited and rate <= self.bandwidth and not is_guess:
             return
         self._latest = rate

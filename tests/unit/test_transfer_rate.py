@@ -155,15 +155,31 @@ def test_the_rate_is_remembered() -> None:
 
 def test_processes_of_one_put_each_find_the_rate_together() -> None:
     """Each of them ends before it has seen the link's rate; the next goes on from what the path has carried so far."""
-    learned = None
+    learned: Learned | None = None
     for _ in range(3):
         bench = Bench(20, 0.15, learned=learned)
         seconds = bench.put_folder(1, size=100_000, width=1)
         learned = bench.client.sender.learned
+    assert learned is not None
     assert learned.rate is None
     assert learned.floor == pytest.approx(10e6 / 8, rel=0.2)
     assert seconds <= 0.205
     assert bench.overflow == 0
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.05, 0.1])
+def test_the_rate_is_not_lost_from_process_to_process(loss: float) -> None:
+    """A few rounds each: too few to tell the path's own loss from a queue's, unless that is remembered too."""
+    learned: Learned | None = None
+    times = []
+    for number in range(10):
+        bench = Bench(20, 0.15, loss, seed=number + 1, learned=learned)
+        times.append(bench.put_folder(1, size=1_000_000, width=1))
+        learned = bench.client.sender.learned
+        assert bench.overflow < 0.02
+    assert learned is not None
+    assert learned.rate == pytest.approx(20e6 / 8, rel=0.15)
+    assert max(times[1:]) <= 0.8
 
 
 def latencies(bench: Bench, size: int, count: int, warm: int = 20) -> list[float]:
