@@ -91,9 +91,10 @@ class Tunnel:
         *,
         random: Callable[[int], bytes],
         retransmit_s: float = constants.INITIATION_RETRANSMIT,
+        backoff: float = 2.0,
         last_timestamp_ns: int = 0,
     ) -> None:
-        """`retransmit_s`: when an initiation is sent again first (then doubling, up to REKEY_TIMEOUT); a known RTT
+        """`retransmit_s`: when an initiation is sent again first; then `backoff` times as late, up to REKEY_TIMEOUT. A known RTT
         makes a better value.
 
         `last_timestamp_ns`: the greatest timestamp (Unix nanoseconds) ever sent with this key, if known; the next is
@@ -104,6 +105,7 @@ class Tunnel:
                 raise ValueError("WireGuard keys have 32 octets")
         self.peer_public_key = peer_public_key
         self.retransmit_s = retransmit_s
+        self.backoff = backoff
         self.last_timestamp_ns = last_timestamp_ns
         self._private_key = private_key
         self._preshared_key = preshared_key
@@ -161,7 +163,7 @@ class Tunnel:
             self._interval_s = self.retransmit_s
             self._has_answered_cookie = False
         else:
-            self._interval_s = min(self._interval_s * 2, constants.REKEY_TIMEOUT)
+            self._interval_s = min(self._interval_s * self.backoff, constants.REKEY_TIMEOUT)
         # Whitepaper 6.1: jitter keeps two peers, or a thousand restarted ones, from moving in step.
         jitter_s = min(_MAX_JITTER_S, self._interval_s / 4) * self._random(1)[0] / 255
         self._retransmit_at = now + self._interval_s + jitter_s
