@@ -213,7 +213,7 @@ def failure_rates(trials: int) -> list[str]:
             received, failures = bytearray(symbols + overhead), 0
             for _ in range(count):
                 esis = choice.sample(range(3 * symbols), symbols + overhead)
-                arguments = (plan, received, 0, 1, len(esis), esis, 0, symbols, 1, symbols)
+                arguments = (plan, plan, received, 0, 1, len(esis), esis, 1, 1, symbols)
                 failures += kernel.active.decode(*arguments)[2] is None
             cells.append(f"{failures} of {count:,} = {failures / count:.1e}")
         lines.append(f"| K = {symbols} | " + " | ".join(cells) + " |")

@@ -101,7 +101,9 @@ static void any_arguments(input *in) {
             arguments[n++] = number(in, count);
         }
     } else if (function == 3) {
-        const size_t stride = size + take(in, 9), with_ids = take(in, 2), held = k + take(in, 9), offset = with_ids ? 4 : 0;
+        const size_t stride = size + take(in, 9), with_ids = take(in, 2), held = k + take(in, 9), offset = with_ids ? 4 : 0,
+                     blocks = with_ids && take(in, 2) ? 1 + take(in, 4) : 1;
+        arguments[n++] = plan_object(in, take(in, 4) ? which : take(in, PLANS), &mutated);
         arguments[n++] = octets(in, offset + held * stride, !with_ids || take(in, 2));
         arguments[n++] = number(in, offset);
         arguments[n++] = number(in, with_ids && stride < size + 4 ? size + 4 : stride);
@@ -115,10 +117,9 @@ static void any_arguments(input *in) {
                                 PyLong_FromUnsignedLong(take(in, 4) ? take(in, (unsigned)k + 20) : take(in, 1u << 24)));
             arguments[n++] = esis;
         }
-        arguments[n++] = number(in, with_ids && in->left ? in->at[0] : 0);
-        arguments[n++] = number(in, k);
+        arguments[n++] = number(in, blocks);
         arguments[n++] = number(in, size);
-        arguments[n++] = number(in, k * size - take(in, (unsigned)size));
+        arguments[n++] = number(in, k * (take(in, 2) ? blocks : 1) * size - take(in, (unsigned)size));
     } else if (function == 4) {
         const size_t terms = 1 + take(in, 40);
         Py_DECREF(arguments[0]);
@@ -137,55 +138,60 @@ static void any_arguments(input *in) {
     for (size_t i = 0; i < n; i++) Py_DECREF(arguments[i]);
 }
 
-static void round_trip(input *in) {
-    const unsigned which = take(in, PLANS);
-    const size_t k = (size_t)symbols_of[which], size = 1 + take(in, 200), short_by = take(in, (unsigned)size),
-                 length = k * size - short_by, slot = 4 + size;
-    const size_t extra = k / 2 + 12, sent = k + extra;
-    const int sparse = take(in, 3) == 0, in_list = take(in, 2) == 0;
-    PyObject *plan = sparse ? headers[which] : plans[which];
-    PyObject *data = octets(in, length, 0), *arena = octets(in, sent * slot, 1);
-    PyObject *intermediate = sparse ? PyObject_CallMethod(module, "make_intermediate", "OOnnnn", plan, data, (Py_ssize_t)0,
-                                                          (Py_ssize_t)length, (Py_ssize_t)k, (Py_ssize_t)size)
-                                    : PyBytes_FromStringAndSize("", 0);
-    must(intermediate != NULL, "intermediate symbols");
-    const unsigned first = take(in, 4) ? 0 : take(in, (1u << 24) - (unsigned)sent);
-    PyObject *end = PyObject_CallMethod(module, "write_packets", "OOOnnnnOnnyIIn", plan, intermediate, data, (Py_ssize_t)0,
-                                        (Py_ssize_t)length, (Py_ssize_t)k, (Py_ssize_t)size, arena, (Py_ssize_t)0,
-                                        (Py_ssize_t)slot, "", 5u, first, (Py_ssize_t)sent);
-    must(end != NULL && PyLong_AsSize_t(end) == sent * slot, "packets");
+#define BLOCKS 3
 
-    const size_t kept = k + take(in, 6);
-    uint8_t *chosen = malloc(kept * slot);
-    unsigned char *seen = calloc(sent, 1);
-    PyObject *esis = PyList_New((Py_ssize_t)kept);
-    size_t distinct = 0;
+static void round_trip(input *in) {
+    const unsigned which = take(in, PLANS), first_of_all = take(in, 4) ? 0 : take(in, 1u << 23);
+    const size_t k = (size_t)symbols_of[which], size = 1 + take(in, 200), short_by = take(in, (unsigned)size), slot = 4 + size,
+                 sent = k + k / 2 + 12;
+    const int sparse = take(in, 3) == 0, in_list = take(in, 2) == 0;
+    const size_t blocks = in_list ? 1 : 1 + take(in, BLOCKS), length = blocks * k * size - short_by, kept = k + take(in, 6);
     const unsigned step = 1 + take(in, 7);
-    for (size_t i = 0; i < kept; i++) {
-        const size_t at = (i * step + take(in, 3)) % sent;
-        distinct += !seen[at];
-        seen[at] = 1;
-        memcpy(chosen + i * slot, PyByteArray_AS_STRING(arena) + at * slot, slot);
-        PyList_SET_ITEM(esis, (Py_ssize_t)i, PyLong_FromUnsignedLong(first + (unsigned long)at));
+    PyObject *plan = sparse ? headers[which] : plans[which];
+    PyObject *data = octets(in, length, 0), *arena = octets(in, sent * slot, 1), *esis = PyList_New((Py_ssize_t)kept);
+    uint8_t *chosen = malloc(blocks * kept * slot), *seen = malloc(sent);
+    size_t distinct[BLOCKS] = {0}, lacking = 0;
+    for (size_t sbn = 0; sbn < blocks; sbn++) {
+        const size_t start = sbn * k * size, part = sbn + 1 < blocks ? k * size : length - start;
+        PyObject *intermediate = sparse
+                                     ? PyObject_CallMethod(module, "make_intermediate", "OOnnnn", plan, data, (Py_ssize_t)start,
+                                                           (Py_ssize_t)part, (Py_ssize_t)k, (Py_ssize_t)size)
+                                     : PyBytes_FromStringAndSize("", 0);
+        must(intermediate != NULL, "intermediate symbols");
+        PyObject *end = PyObject_CallMethod(module, "write_packets", "OOOnnnnOnnyIIn", plan, intermediate, data,
+                                            (Py_ssize_t)start, (Py_ssize_t)part, (Py_ssize_t)k, (Py_ssize_t)size, arena,
+                                            (Py_ssize_t)0, (Py_ssize_t)slot, "", (unsigned)sbn, first_of_all, (Py_ssize_t)sent);
+        must(end != NULL && PyLong_AsSize_t(end) == sent * slot, "packets");
+        Py_DECREF(end);
+        Py_DECREF(intermediate);
+        memset(seen, 0, sent);
+        for (size_t i = 0; i < kept; i++) {
+            const size_t at = (i * step + take(in, 3)) % sent;
+            distinct[sbn] += !seen[at];
+            seen[at] = 1;
+            memcpy(chosen + (sbn * kept + i) * slot, PyByteArray_AS_STRING(arena) + at * slot, slot);
+            if (sbn == 0) PyList_SET_ITEM(esis, (Py_ssize_t)i, PyLong_FromUnsignedLong(first_of_all + (unsigned long)at));
+        }
+        if (distinct[sbn] < k) lacking += k - distinct[sbn];
     }
-    PyObject *received = PyByteArray_FromStringAndSize((char *)chosen, (Py_ssize_t)(kept * slot));
-    PyObject *result =
-        PyObject_CallMethod(module, "decode", "OOnnnOInnn", plan, received, (Py_ssize_t)4, (Py_ssize_t)slot, (Py_ssize_t)kept,
-                            in_list ? esis : Py_None, 5u, (Py_ssize_t)k, (Py_ssize_t)size, (Py_ssize_t)length);
+    PyObject *received = PyByteArray_FromStringAndSize((char *)chosen, (Py_ssize_t)(blocks * kept * slot));
+    PyObject *result = PyObject_CallMethod(module, "decode", "OOOnnnOnnn", plan, plan, received, (Py_ssize_t)4, (Py_ssize_t)slot,
+                                           (Py_ssize_t)(blocks * kept), in_list ? esis : Py_None, (Py_ssize_t)blocks,
+                                           (Py_ssize_t)size, (Py_ssize_t)length);
     must(result != NULL, "decode");
-    const size_t told = PyLong_AsSize_t(PyTuple_GET_ITEM(result, 0)), missing = PyLong_AsSize_t(PyTuple_GET_ITEM(result, 1));
-    PyObject *block = PyTuple_GET_ITEM(result, 2);
-    must(told == distinct, "distinct symbols counted");
-    must((missing == 0) == (block != Py_None), "missing says whether it is decoded");
-    must(distinct >= k || missing == k - distinct, "too few symbols say how many");
-    if (block != Py_None) must(PyObject_RichCompareBool(block, data, Py_EQ) == 1, "decoded is what was encoded");
+    PyObject *told = PyTuple_GET_ITEM(result, 0), *object = PyTuple_GET_ITEM(result, 2);
+    const size_t missing = PyLong_AsSize_t(PyTuple_GET_ITEM(result, 1));
+    must((size_t)PyTuple_GET_SIZE(told) == blocks, "a number per block");
+    for (size_t sbn = 0; sbn < blocks; sbn++)
+        must(PyLong_AsSize_t(PyTuple_GET_ITEM(told, (Py_ssize_t)sbn)) == distinct[sbn], "distinct symbols counted");
+    must((missing == 0) == (object != Py_None), "missing says whether it is decoded");
+    must(!lacking || missing == lacking, "too few symbols say how many");
+    if (object != Py_None) must(PyObject_RichCompareBool(object, data, Py_EQ) == 1, "decoded is what was encoded");
     free(chosen);
     free(seen);
     Py_DECREF(result);
     Py_DECREF(received);
     Py_DECREF(esis);
-    Py_DECREF(end);
-    Py_DECREF(intermediate);
     Py_DECREF(arena);
     Py_DECREF(data);
 }

@@ -44,7 +44,7 @@ PYTHON
 "$python" - "$build/headers" <<'PYTHON'
 import struct, sys
 from raptor_s3.codec.oti import DegreeTable
-from raptor_s3.codec.plans import plan_header
+from raptor_s3.codec.header import plan_header
 shapes = [(k, DegreeTable.RFC6330) for k in (1, 2, 8, 10, 11, 26, 40, 101, 300)]
 shapes += [(k, DegreeTable.RFC5053) for k in (1, 16, 64)]
 with open(sys.argv[1], "wb") as file:
@@ -53,7 +53,7 @@ with open(sys.argv[1], "wb") as file:
 PYTHON
 
 # shellcheck disable=SC2086
-"$clang" -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I"$include" -Iraptor_s3/codec \
+"$clang" -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DRQ_SMALL -I"$include" -Iraptor_s3/codec \
     fuzz/codec.c raptor_s3/codec/_*.c -o "$build/codec" -L"$libdir" -Wl,-rpath,"$libdir" -l"$lib" $libs -lm ||
     skip "no libpython to link with"
 

@@ -13,14 +13,6 @@ static uint32_t word_at(const uint8_t *from, size_t index) {
     return word;
 }
 
-static int is_prime(uint32_t number) {
-    if (number % 2 == 0) return number == 2;
-    for (uint32_t divisor = 3; divisor * divisor <= number; divisor += 2) {
-        if (number % divisor == 0) return 0;
-    }
-    return number > 1;
-}
-
 /* Header words: K' J S H W P1, the upper limit of a degree, how many degrees; (degree, bound) x 31; 2 of padding; V0..V3. */
 int rq_open(rq_code *code, const uint8_t *plan, size_t length) {
     if (length < RQ_HEADER) return RQ_INVALID;
@@ -43,10 +35,7 @@ int rq_open(rq_code *code, const uint8_t *plan, size_t length) {
     code->total = code->padded + code->ldpc + code->hdpc;
     if (code->lt + 2 > code->total) return RQ_INVALID;
     code->pi = code->total - code->lt;
-    if (code->prime < code->pi || code->prime > 2000 || !is_prime(code->prime)) return RQ_INVALID;
-    for (uint32_t i = 0; i < code->degrees; i++) {
-        if (word_at(code->degree, 2 * i) - 1 > RQ_MAX_ROW - 4) return RQ_INVALID;
-    }
+    if (code->prime < code->pi || code->prime > 2000) return RQ_INVALID;
     if (length == RQ_HEADER) return RQ_OK;
     if (length != rq_plan_size(code)) return RQ_INVALID;
     code->masks = plan + RQ_HEADER;
@@ -89,6 +78,7 @@ size_t rq_lt_row(const rq_code *code, uint32_t isi, uint16_t columns[RQ_MAX_ROW]
     while (i + 1 < code->degrees && v >= word_at(code->degree, 2 * i + 1)) i++;
     uint32_t degree = word_at(code->degree, 2 * i);
     if (degree > code->degree_limit) degree = code->degree_limit;
+    if (degree > RQ_MAX_ROW - 3) degree = RQ_MAX_ROW - 3; /* nobody's table, but memory is safe with any */
     const uint32_t step = 1 + rand_of(code, y, 1, w - 1);
     uint32_t at = rand_of(code, y, 2, w);
     const uint32_t pi_degree = degree < 4 ? 2 + rand_of(code, isi, 3, 2) : 2;
@@ -106,7 +96,8 @@ size_t rq_lt_row(const rq_code *code, uint32_t isi, uint16_t columns[RQ_MAX_ROW]
         if (at >= w) at -= w;
     }
     for (uint32_t d = 0; d < pi_degree; d++) {
-        while (pi_at >= p) pi_at = (pi_at + pi_step) % p1; /* ends: P1 is prime and less than P1 - P + 1 steps stay above P */
+        /* P1 is prime, so it takes less than P1 steps; of a header with another P1 the result is of no use, but there is one */
+        for (uint32_t steps = 0; pi_at >= p; steps++) pi_at = steps < p1 ? (pi_at + pi_step) % p1 : 0;
         columns[count++] = (uint16_t)(w + pi_at);
         pi_at = (pi_at + pi_step) % p1;
     }

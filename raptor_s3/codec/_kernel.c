@@ -209,60 +209,89 @@ static uint32_t *esis_of(PyObject *list, size_t count) {
 
 PyDoc_STRVAR(
     decode_doc,
-    "decode(plan, received, offset, stride, count, esis, sbn, symbols, size, length) -> (distinct, missing, data or None)\n\n"
-    "A source block of `length` octets from `count` symbols at offset, offset + stride, ...\n"
-    "`esis` is a list of a number per symbol, and `received` is writable and may be overwritten; with None, the four octets "
-    "before each symbol\n"
-    "are its payload id, and other blocks' are skipped.\n"
-    "`missing` says how many more symbols are needed at least.");
+    "decode(plan, last_plan, received, offset, stride, count, esis, blocks, size, length) -> (distinct, missing, data or "
+    "None)\n\n"
+    "An object of `length` octets, cut into `blocks` source blocks, from `count` symbols at offset, offset + stride, ...\n"
+    "`plan` is the first block's, `last_plan` the last one's. `esis` is a list of a number per symbol, for one block, and\n"
+    "`received` is writable and may be overwritten; with None, the four octets before each symbol are its payload id.\n"
+    "`distinct` is a tuple of a number per block, `missing` says how many more symbols are needed at least.");
+
+/* The object, and the GIL while it is made. */
+typedef struct {
+    PyThreadState *state;
+    PyObject *data;
+    size_t length;
+} making;
+
+static uint8_t *make_data(void *context) {
+    making *m = context;
+    const int released = m->state != NULL;
+    take_back(m->state);
+    m->data = octets(m->length);
+    m->state = released ? PyEval_SaveThread() : NULL;
+    return m->data ? OCTETS_AT(m->data) : NULL;
+}
+
+static PyObject *decoded(const rq_result *result, size_t blocks, PyObject *data) {
+    PyObject *distinct = PyTuple_New((Py_ssize_t)blocks), *missing = PyLong_FromSize_t(result->missing), *all = NULL;
+    for (size_t sbn = 0; distinct && sbn < blocks; sbn++) {
+        PyObject *count = PyLong_FromSize_t(result->distinct[sbn]);
+        if (!count || PyTuple_SetItem(distinct, (Py_ssize_t)sbn, count) < 0) Py_CLEAR(distinct);
+    }
+    if (distinct && missing) all = PyTuple_Pack(3, distinct, missing, data ? data : Py_None);
+    Py_XDECREF(distinct);
+    Py_XDECREF(missing);
+    return all;
+}
 
 static PyObject *decode(PyObject *module, PyObject *const *items, Py_ssize_t argument_count) {
     (void)module;
     arguments a = {.items = items, .count = argument_count};
-    rq_code code;
+    rq_code longer, shorter;
     rq_received received = {0};
-    PyObject *result = NULL, *data = NULL;
+    rq_object object;
+    PyObject *all = NULL;
     uint32_t *esis = NULL;
-    size_t offset, sbn, symbols, size, length, distinct = 0, missing = 0;
+    size_t offset;
     const Py_buffer *view;
     if (!expect(&a, 10)) return NULL;
-    received.may_overwrite = items[5] != Py_None;
-    if (!code_of(&a, &code) || !(view = buffer(&a, received.may_overwrite ? PyBUF_WRITABLE : PyBUF_SIMPLE)) ||
+    received.may_overwrite = items[6] != Py_None;
+    if (!code_of(&a, &longer) || !code_of(&a, &shorter) ||
+        !(view = buffer(&a, received.may_overwrite ? PyBUF_WRITABLE : PyBUF_SIMPLE)) ||
         !number(&a, 0, (size_t)view->len, &offset) || !number(&a, 1, PY_SSIZE_T_MAX, &received.stride) ||
-        !number(&a, 0, RQ_MAX_ESI + 1, &received.count))
+        !number(&a, 0, RQ_MAX_BLOCKS * (RQ_MAX_ESI + 1ull), &received.count))
         goto done;
     if (received.may_overwrite && !(esis = esis_of(items[a.next], received.count))) goto done;
     received.esis = esis;
     a.next++;
-    if (!number(&a, 0, 255, &sbn) || !number(&a, 1, code.padded, &symbols) || !number(&a, 1, 0xFFFF, &size) ||
-        !number(&a, 0, symbols * size, &length))
+    if (!number(&a, 1, esis ? 1 : RQ_MAX_BLOCKS, &object.blocks) || !number(&a, 1, 0xFFFF, &object.size) ||
+        !number(&a, 0, PY_SSIZE_T_MAX, &object.length))
         goto done;
+    object.symbols = object.length ? (object.length - 1) / object.size + 1 : 1;
+    object.least = object.symbols / object.blocks;
+    object.longer = object.symbols % object.blocks;
     const size_t room = (size_t)view->len - offset;
-    if (length < (symbols - 1) * size || (!received.esis && offset < 4) ||
-        (received.count && (size > room || (room - size) / received.stride < received.count - 1))) {
-        PyErr_SetString(PyExc_ValueError, "symbols or source block out of bounds");
+    if (!object.least || object.least > shorter.padded || object.least + (object.longer > 0) > longer.padded ||
+        (!esis && offset < 4) ||
+        (received.count && (object.size > room || (room - object.size) / received.stride < received.count - 1))) {
+        PyErr_SetString(PyExc_ValueError, "symbols or source blocks out of bounds");
         goto done;
     }
     received.at = (uint8_t *)view->buf + offset;
-    received.sbn = (uint32_t)sbn;
-    data = octets(length);
-    if (!data) goto done;
-    PyThreadState *state = release_for(symbols * size);
-    const int status = rq_decode(&code, &received, symbols, size, OCTETS_AT(data), length, &distinct, &missing);
-    take_back(state);
-    if (status < 0) {
-        refuse(status, "no block");
-    } else {
-        PyObject *first = PyLong_FromSize_t(distinct), *second = PyLong_FromSize_t(status == RQ_OK ? 0 : missing);
-        if (first && second) result = PyTuple_Pack(3, first, second, status == RQ_OK ? data : Py_None);
-        Py_XDECREF(first);
-        Py_XDECREF(second);
-    }
+    making m = {.length = object.length};
+    rq_result result;
+    result.make = make_data;
+    result.context = &m;
+    result.out = NULL;
+    m.state = release_for(object.symbols * object.size);
+    const int status = rq_decode(&longer, &shorter, &received, &object, &result);
+    take_back(m.state);
+    all = status < 0 ? refuse(status, "no object") : decoded(&result, object.blocks, status == RQ_OK ? m.data : NULL);
+    Py_XDECREF(m.data);
 done:
     PyMem_Free(esis);
-    Py_XDECREF(data);
     let_go(&a);
-    return result;
+    return all;
 }
 
 PyDoc_STRVAR(product_doc, "product(coefficients, rows, terms, size) -> bytes\n\nThe matrix product over GF(256) of (n x terms) "

@@ -23,17 +23,17 @@ def write_packets(
 ) -> int: ...
 def decode(
     plan: Buffer,
+    last_plan: Buffer,
     received: Buffer,
     offset: int,
     stride: int,
     count: int,
     esis: list[int] | None,
-    sbn: int,
-    symbols: int,
+    blocks: int,
     size: int,
     length: int,
     /,
-) -> tuple[int, int, bytes | None]: ...
+) -> tuple[tuple[int, ...], int, bytes | None]: ...
 def product(coefficients: Buffer, rows: Buffer, terms: int, size: int, /) -> bytes: ...
 def implementations() -> tuple[str, ...]: ...
 def choose(name: str, /) -> str: ...

@@ -4,7 +4,9 @@
    _code.c     what a K' fixes: Rand, Tuple, LT and LDPC rows, the HDPC rows applied
    _peeling.c  inactivation decoding, the structure: which columns are pivots, which stay free
    _solver.c   inactivation decoding, the values: intermediate symbols from encoding symbols, and plans
-   _block.c    datagrams of a source block, and a source block from datagrams
+   _rows.c     repair symbols from source symbols, through a plan
+   _encode.c   datagrams of a source block
+   _decode.c   an object from datagrams
    _kernel.c   the Python face: buffers, bounds, the GIL
 
    Invariant: every function is total. Sizes and indices from the caller are checked before use, loops are bounded, and nothing is
@@ -26,7 +28,7 @@ enum { RQ_OK = 0, RQ_SINGULAR = 1, RQ_NO_MEMORY = -1, RQ_INVALID = -2 };
 
 /* ---- _gf256.c ---- */
 
-#define RQ_TILE 64u                  /* octets of a row that are combined at a time */
+#define RQ_TILE 64u                   /* octets of a row that are combined at a time */
 #define RQ_TABLES (16 * 16 * RQ_TILE) /* sums of 16 groups of four rows: they lie in the first-level cache together */
 
 /* Each nibble of `bits`, times 16, in an octet; the lowest first. */
@@ -37,17 +39,17 @@ static inline uint64_t rq_picks(uint32_t bits) {
     return (x << 4 & 0x00F000F000F000F0u) | (x << 8 & 0xF000F000F000F000u);
 }
 
-/* Repair rows: sums of source rows, picked by bits, and of free columns, picked by masks. Picks are made by rq_picks: word w of row i,
-   for source rows 32w to 32w + 31, lies at w * (repairs + planes) + i. The free columns are rows, or else eight more rows of picks
-   each: the bit planes of its GF(256) coefficients, the lowest first. */
+/* Repair rows: sums of source rows, picked by bits, and of free columns, picked by masks. Picks are made by rq_picks: word w of
+   row i, for source rows 32w to 32w + 31, lies at w * (repairs + planes) + i. The free columns are rows, or else eight more rows
+   of picks each: the bit planes of its GF(256) coefficients, the lowest first. */
 typedef struct {
-    const uint8_t *const *rows; /* 32 * words pointers */
+    const uint8_t *const *rows;           /* 32 * words pointers */
     size_t words, repairs, frees, planes; /* planes: 8 * frees or 0 */
     const uint64_t *picks;
-    const uint16_t *masks;            /* of each repair row */
+    const uint16_t *masks;           /* of each repair row */
     const uint8_t *const *free_rows; /* not read where there are planes */
-    uint8_t *tables;                  /* scratch: RQ_TABLES */
-    uint8_t *sums;                    /* scratch: (repairs + planes) * RQ_TILE */
+    uint8_t *tables;                 /* scratch: RQ_TABLES */
+    uint8_t *sums;                   /* scratch: (repairs + planes) * RQ_TILE */
 } rq_combination;
 
 typedef struct {
@@ -115,7 +117,7 @@ int rq_make_generator(const rq_code *code, uint8_t *after);
 int rq_solve(const rq_code *code, const uint32_t *isis, const uint8_t *const *symbols, size_t count, size_t size, uint8_t *out,
              size_t *deficiency);
 
-/* ---- _block.c ---- */
+/* ---- _encode.c ---- */
 
 typedef struct {
     const uint8_t *data; /* the source block, `length` octets: K - 1 whole symbols and one that may be short */
@@ -134,16 +136,33 @@ typedef struct {
 int rq_write_packets(const rq_code *code, const uint8_t *intermediate, const rq_source *source, const rq_slots *slots);
 int rq_make_intermediate(const rq_code *code, const rq_source *source, uint8_t *out);
 
+/* ---- _decode.c ---- */
+
 typedef struct {
     uint8_t *at; /* first symbol */
     size_t stride, count;
     int may_overwrite;    /* the symbols' memory may be used for the result */
-    const uint32_t *esis; /* at most 2^24 - 1 each; NULL: the four octets before each symbol are its payload id */
-    uint32_t sbn;         /* payload ids of other source blocks are skipped */
+    const uint32_t *esis; /* at most 2^24 - 1 each, of the only source block; NULL: the payload id lies before each symbol */
 } rq_received;
 
-/* out: length octets. *distinct: symbols of the block; *missing: 0, or how many more are needed at least. */
-int rq_decode(const rq_code *code, const rq_received *received, size_t symbols, size_t size, uint8_t *out, size_t length,
-              size_t *distinct, size_t *missing);
+/* `length` octets, cut into ceil(length / size) symbols, at least one, and these into blocks: Partition of 4.4.1.2 */
+typedef struct {
+    size_t length, size, symbols, blocks;
+    size_t least, longer; /* symbols of the last block; how many blocks at the front have one more */
+} rq_object;
+
+#define RQ_MAX_BLOCKS 255u
+
+typedef struct {
+    uint8_t *(*make)(void *context); /* memory for the object, asked for once, when nearly all else is done; NULL without */
+    void *context;
+    uint8_t *out;                   /* that memory, or NULL */
+    size_t distinct[RQ_MAX_BLOCKS]; /* symbols of each block */
+    size_t missing;                 /* 0, or how many more are needed at least */
+} rq_result;
+
+/* longer, shorter: the codes of blocks of least + 1 and of `least` symbols. RQ_SINGULAR where symbols are missing. */
+int rq_decode(const rq_code *longer, const rq_code *shorter, const rq_received *received, const rq_object *object,
+              rq_result *result);
 
 #endif

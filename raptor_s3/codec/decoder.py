@@ -41,7 +41,7 @@ class ObjectDecoder:
     `is_complete` is whether every source block is decoded.
     """
 
-    __slots__ = ("_blocks", "_done", "_oti", "_plan_for", "is_complete")
+    __slots__ = ("_blocks", "_in_batch", "_oti", "_parts", "_plan_for", "_whole", "is_complete")
 
     is_complete: bool
 
@@ -49,7 +49,9 @@ class ObjectDecoder:
         self._oti = oti
         self._plan_for = rfc6330_plan if degree_table is _RFC6330 else rfc5053_plan
         self._blocks: dict[int, _Block] = {}
-        self._done: dict[int, tuple[int, bytes]] = {}  # SBN: distinct symbols it took, source block
+        self._parts: dict[int, bytes] = {}  # of each SBN, the source block once it is decoded
+        self._whole: bytes | None = None  # the object
+        self._in_batch: tuple[int, ...] = ()  # distinct symbols of each block, where one batch held the object
         self.is_complete = False
 
     def add(self, sbn: int, esi: int, symbol: Buffer) -> bool:
@@ -80,44 +82,39 @@ class ObjectDecoder:
         """Take `count` symbols, each behind its payload id (SBN u8, ESI u24) at offset, offset + stride, ...; how many were new.
 
         The way in for a whole batch, such as GRO delivers, and the way back from ObjectEncoder.packets_into. A first batch
-        that holds enough of a source block is decoded where it lies, without a copy of its symbols.
+        that holds enough of the object is decoded where it lies, without a copy of its symbols.
 
         MalformedPacket as for `add`; ValueError when the symbols exceed the arena.
         """
-        oti, new = self._oti, 0
-        if not self._blocks and not self._done:
-            for sbn in range(oti.source_blocks):
-                symbols, _, length = oti.block(sbn)
-                if count >= symbols:
-                    distinct, _, data = kernel.active.decode(
-                        self._plan_for(symbols), arena, offset + 4, stride, count, None, sbn, symbols, oti.symbol_size, length
-                    )
-                    if data is not None:
-                        self._done[sbn] = distinct, data
-                        new += distinct
-            if len(self._done) == oti.source_blocks:
-                self.is_complete = True
-                return new
-        return new + self._add_each(arena, offset, stride, count)
+        oti = self._oti
+        symbols = oti.source_symbols
+        if count >= symbols and not self._blocks and self._whole is None:
+            blocks = oti.source_blocks
+            last_plan = plan = self._plan_for(symbols // blocks)
+            if blocks > 1:
+                plan = self._plan_for(-(-symbols // blocks))
+            distinct, _, data = kernel.active.decode(
+                plan, last_plan, arena, offset + 4, stride, count, None, blocks, oti.symbol_size, oti.transfer_length
+            )
+            if data is not None:
+                self._whole, self._in_batch, self.is_complete = data, distinct, True
+                return sum(distinct)
+        return self._add_each(arena, offset, stride, count)
 
     def _add_each(self, arena: Buffer, offset: int, stride: int, count: int) -> int:
         octets = memoryview(arena).cast("B")
         size = self._oti.symbol_size
         if offset < 0 or count < 0 or stride < 1 or (count and offset + (count - 1) * stride + 4 + size > len(octets)):
             raise ValueError(f"{count} symbols of {size} octets, {stride} apart from {offset}, in an arena of {len(octets)}")
-        in_place = self._done.keys() - self._blocks.keys()
         new = 0
         for at in range(offset, offset + count * stride, stride):
-            sbn = octets[at]
-            if sbn not in in_place:
-                new += self.add(sbn, int.from_bytes(octets[at + 1 : at + 4], "big"), octets[at + 4 : at + 4 + size])
+            new += self.add(octets[at], int.from_bytes(octets[at + 1 : at + 4], "big"), octets[at + 4 : at + 4 + size])
         return new
 
     def _decode(self, sbn: int, block: _Block) -> None:
-        symbols, size = block.symbols, self._oti.symbol_size
-        esis = list(block.seen)
-        distinct, missing, data = kernel.active.decode(
-            self._plan_for(symbols), block.store, 0, size, len(esis), esis, 0, symbols, size, block.length
+        plan, esis = self._plan_for(block.symbols), list(block.seen)
+        _, missing, data = kernel.active.decode(
+            plan, plan, block.store, 0, self._oti.symbol_size, len(esis), esis, 1, self._oti.symbol_size, block.length
         )
         if data is None:
             # A crafted run of dependent symbols must not buy an attempt each: after three, wait twice as long each time.
@@ -125,15 +122,15 @@ class ObjectDecoder:
             block.missing = max(missing, 1 << max(block.failures - 3, 0))
         else:
             block.store = bytearray()
-            self._done[sbn] = distinct, data
-            self.is_complete = len(self._done) == self._oti.source_blocks
+            self._parts[sbn] = data
+            self.is_complete = len(self._parts) == self._oti.source_blocks
 
     def _open(self, sbn: int) -> _Block:
         symbols, _, length = self._oti.block(sbn)
         block = self._blocks[sbn] = _Block(symbols, length)
-        if sbn in self._done:
+        if self._in_batch:
             block.missing = 0
-            block.received = self._done[sbn][0]
+            block.received = self._in_batch[sbn]
         return block
 
     def received(self, sbn: int) -> int:
@@ -148,7 +145,9 @@ class ObjectDecoder:
     def data(self) -> bytes:
         """The object, exactly F octets. ValueError when it is not complete."""
         if not self.is_complete:
-            raise ValueError(f"{len(self._done)} of {self._oti.source_blocks} source blocks are decoded")
-        if len(self._done) == 1:
-            return self._done[0][1]
-        return b"".join([self._done[sbn][1] for sbn in range(len(self._done))])
+            raise ValueError(f"{len(self._parts)} of {self._oti.source_blocks} source blocks are decoded")
+        if self._whole is None:
+            parts = self._parts
+            self._whole = parts[0] if len(parts) == 1 else b"".join([parts[sbn] for sbn in range(len(parts))])
+            parts.clear()
+        return self._whole

@@ -6,8 +6,9 @@ Invariant: symbol (SBN, ESI) is the same octets whoever asks, in whatever order,
 from __future__ import annotations
 
 from raptor_s3.codec import kernel
+from raptor_s3.codec.header import HEADER_SIZE
 from raptor_s3.codec.oti import DegreeTable
-from raptor_s3.codec.plans import HEADER_SIZE, rfc5053_plan, rfc6330_plan
+from raptor_s3.codec.plans import rfc5053_plan, rfc6330_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ class ObjectEncoder:
         datagram, or the slots exceed the arena.
         """
         oti = self._oti
-        symbols, start, length = oti.block(sbn)
+        if sbn == 0 and oti.source_blocks == 1:
+            symbols, start, length = oti.source_symbols, 0, oti.transfer_length
+        else:
+            symbols, start, length = oti.block(sbn)
         plan = self._plan_for(symbols)
         intermediate = b""
         if len(plan) == HEADER_SIZE and first_esi + count > symbols:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 Octets = npt.NDArray[np.uint8]
 Rows = Octets | Sequence[Octets]  # symbols: a matrix, or one array each
 
+_SCRATCH = 1 << 17  # octets that fit the second-level cache
+
 
 def _tables() -> tuple[Octets, Octets]:
     exponent = np.zeros(510, np.uint8)
@@ -34,9 +36,9 @@ PRODUCT, INVERSE = _tables()  # PRODUCT[a, b] = a * b; INVERSE[a] = 1 / a, INVER
 
 def double(values: Octets) -> Octets:
     """2 * values."""
-    carry = (values.view(np.int8) >> np.int8(7)).view(np.uint8)  # all ones where the top bit is lost
-    carry &= np.uint8(0x1D)
-    carry ^= values << np.uint8(1)
+    carry = (values.view(np.int8) < 0).view(np.uint8)
+    carry *= np.uint8(0x1D)
+    carry ^= values + values
     return carry
 
 
@@ -61,27 +63,27 @@ def eliminate(matrix: Octets, columns: int) -> int:
 def binary_product(bits: Octets, rows: Rows) -> Octets:
     """The sums of `rows` (terms x size) that each row of `bits` (n x terms, zeros and ones) picks.
 
-    Four Russians: for each group of k rows all 2^k sums are made once, and each row of bits picks one of them.
+    Four Russians: of each four rows the sixteen sums are made once, and each row of bits picks one of them.
     """
     count, terms = bits.shape
     size = len(rows[0])
-    group = min(range(2, 9), key=lambda k: ((1 << k) + 2 * count) / k)  # a sum costs about half of what a pick does
-    groups = -(-terms // group)
-    padded = np.zeros((count, groups * group), np.uint8)
-    padded[:, :terms] = bits
-    picks = np.packbits(padded.reshape(count, groups, group), axis=2, bitorder="little")[:, :, 0]
-    picks = np.ascontiguousarray(picks.T, dtype=np.intp)
+    packed = np.packbits(bits, axis=1, bitorder="little").T
+    picks = np.stack([packed & 15, packed >> 4], axis=1, dtype=np.intp).reshape(-1, count)
 
-    sums = np.zeros((1 << group, size), np.uint8)
+    groups = -(-terms // 4)
+    at_once = min(groups, max(_SCRATCH // (16 * size), 1))
+    sums = np.zeros((at_once, 16, size), np.uint8)
     picked = np.empty((count, size), np.uint8)
     total = np.zeros((count, size), np.uint8)
-    for number in range(groups):
-        for i in range(group):
-            at = group * number + i
-            if at < terms:
-                np.bitwise_xor(sums[: 1 << i], rows[at], out=sums[1 << i : 2 << i])
-        sums.take(picks[number], axis=0, out=picked, mode="clip")
-        total ^= picked
+    for start in range(0, groups, at_once):
+        four = np.zeros((at_once, 4, size), np.uint8)
+        part = rows[4 * start : 4 * (start + at_once)]
+        np.concatenate(part, out=four.reshape(-1)[: len(part) * size], axis=None)
+        for i in range(4):
+            np.bitwise_xor(sums[:, : 1 << i], four[:, i : i + 1], out=sums[:, 1 << i : 2 << i])
+        for number in range(start, min(start + at_once, groups)):
+            sums[number - start].take(picks[number], axis=0, out=picked, mode="clip")
+            total ^= picked
     return total
 
 

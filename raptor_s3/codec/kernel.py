@@ -41,17 +41,17 @@ if TYPE_CHECKING:
         def decode(
             self,
             plan: Buffer,
+            last_plan: Buffer,
             received: Buffer,
             offset: int,
             stride: int,
             count: int,
             esis: list[int] | None,
-            sbn: int,
-            symbols: int,
+            blocks: int,
             size: int,
             length: int,
             /,
-        ) -> tuple[int, int, bytes | None]: ...
+        ) -> tuple[tuple[int, ...], int, bytes | None]: ...
 
 
 try:

@@ -8,18 +8,22 @@ Invariant: every function returns the octets that the C kernel returns. ValueErr
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from raptor_s3.codec import gf256, inactivation
-from raptor_s3.codec.plans import HEADER_SIZE
+from raptor_s3.codec.header import HEADER_SIZE
 from raptor_s3.codec.rows import Code, code_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from raptor_s3.codec.gf256 import Octets, Rows
+
+    Integers = npt.NDArray[np.int64]
 
 _MAX_ESI = 0xFFFFFF
 
@@ -169,92 +173,106 @@ def write_packets(
 
 def decode(
     plan: Buffer,
+    last_plan: Buffer,
     received: Buffer,
     offset: int,
     stride: int,
     count: int,
     esis: list[int] | None,
-    sbn: int,
-    symbols: int,
+    blocks: int,
     size: int,
     length: int,
     /,
-) -> tuple[int, int, bytes | None]:
-    """(distinct symbols, how many more are needed at least, the source block or None).
+) -> tuple[tuple[int, ...], int, bytes | None]:
+    """(distinct symbols of each source block, how many more are needed at least, the object or None).
 
-    `count` symbols lie at offset, offset + stride, ... `esis` holds one number per symbol, and `received` is
-    writable and may be overwritten; with None, the four octets before each symbol are its payload id, and other blocks'
-    symbols are skipped.
+    `count` symbols lie at offset, offset + stride, ... `esis` holds one number per symbol of the only block, and `received` is
+    writable and may be overwritten; with None, the four octets before each symbol are its payload id, and symbols of blocks
+    that don't exist are skipped. `plan` is the first block's, `last_plan` the last one's.
     """
-    code = code_of(bytes(plan))
     octets = _octets(received)
     _require(esis is None or not memoryview(received).readonly, "the symbols are read-only")
-    _require(1 <= symbols <= code.padded and 1 <= size <= 0xFFFF and 0 <= sbn <= 255, "K, T or SBN out of range")
-    _require((symbols - 1) * size <= length <= symbols * size, "the source block is not of K symbols")
+    _require(1 <= blocks <= (255 if esis is None else 1) and 1 <= size <= 0xFFFF and length >= 0, "Z, T or F out of range")
+    least, longer = divmod(-(-length // size) or 1, blocks)
+    codes = [code_of(bytes(plan))] * longer + [code_of(bytes(last_plan))] * (blocks - longer)
+    _require(1 <= least <= codes[-1].padded and least + (longer > 0) <= code_of(bytes(plan)).padded, "source blocks out of range")
     _require(
-        stride >= 1 and 0 <= count <= _MAX_ESI + 1 and (0 if esis is not None else 4) <= offset <= octets.size, "no such symbols"
+        stride >= 1 and 0 <= count <= blocks << 24 and (0 if esis is not None else 4) <= offset <= octets.size, "no such symbols"
     )
     _require(not count or offset + (count - 1) * stride + size <= octets.size, "symbols exceed the buffer")
-    esi_of = np.zeros(0, np.int64)  # of each symbol that counts
-    at = np.arange(count)
+    ids = np.zeros(0, np.int64)  # SBN and ESI
     if count and esis is not None:
         _require(len(esis) == count and min(esis) >= 0 and max(esis) <= _MAX_ESI, "not one ESI per symbol")
-        esi_of = np.array(esis, np.int64)
+        ids = np.array(esis, np.int64)
     elif count:
-        ids = np.lib.stride_tricks.as_strided(octets[offset - 4 :], (count, 4), (stride, 1)).astype(np.int64)
-        at = at[ids[:, 0] == sbn]
-        esi_of = ids[at] @ np.array([0, 1 << 16, 1 << 8, 1])
-    held, first = np.unique(esi_of, return_index=True)  # of duplicates, the first counts
-    if len(held) < symbols:
-        return len(held), symbols - len(held), None
+        four = np.lib.stride_tricks.as_strided(octets[offset - 4 :], (count, 4), (stride, 1))
+        ids = four @ np.array([1 << 24, 1 << 16, 1 << 8, 1])
+    ids, slot_of = np.unique(ids, return_index=True)  # of duplicates, the first counts
+    starts = np.searchsorted(ids, np.arange(blocks + 1) << 24).tolist()
+    distinct = tuple(end - start for start, end in pairwise(starts))
+    wanted = [least + (sbn < longer) for sbn in range(blocks)]
+    missing = sum(max(symbols - held, 0) for symbols, held in zip(wanted, distinct, strict=True))
+    if missing:
+        return distinct, missing, None
     slots = np.lib.stride_tricks.as_strided(octets[offset:], (count, size), (stride, 1))
-    own = int(np.searchsorted(held, symbols))
-    rows = [np.zeros(size, np.uint8)] * symbols  # the block, without a copy of what is held
-    for esi, i in zip(held[:own].tolist(), at[first[:own]].tolist(), strict=True):
-        rows[esi] = slots[i]
-    if own < symbols:
-        generator = _Generator.of(plan, code)
-        is_lost = np.ones(symbols, np.bool_)
-        is_lost[held[:own]] = False
-        lost = np.flatnonzero(is_lost).tolist()
-        repaired = slots[at[first[own:]]]
-        isis = (held[own:] + (code.padded - symbols)).tolist()
-        if generator is None or len(lost) > 48 + symbols // 16:  # as in _block.c
-            missing = _restore_sparse(code, rows, lost, isis, repaired)
-        else:
-            missing = _restore_dense(generator, rows, lost, isis, repaired)
+    rows: list[Octets] = []  # the object, without a copy of what is held
+    for sbn, (symbols, code) in enumerate(zip(wanted, codes, strict=True)):
+        of_block = slice(starts[sbn], starts[sbn + 1])
+        block = [slots[i] for i in slot_of[of_block].tolist()]
+        generator = _Generator.of(plan if sbn < longer else last_plan, code)
+        missing = _restore(code, generator, block, ids[of_block] & _MAX_ESI, symbols)
         if missing:
-            return len(held), missing, None
-    rows[-1] = rows[-1][: length - (symbols - 1) * size]
-    return len(held), 0, b"".join([row.data for row in rows])
+            return distinct, missing, None
+        rows += block
+    rows[-1] = rows[-1][: length - (len(rows) - 1) * size]
+    return distinct, 0, b"".join([row.data for row in rows])
 
 
-def _restore_dense(generator: _Generator, block: list[Octets], lost: list[int], isis: list[int], repaired: Octets) -> int:
-    """Fill in the lost rows of `block` (zero before) from repair symbols; 0, or how many more are needed."""
+def _restore(code: Code, generator: _Generator | None, block: list[Octets], esis: Integers, symbols: int) -> int:
+    """Make the symbols `esis` of `block`, which ascend, its source symbols; 0, or how many more are needed."""
+    own = int(np.searchsorted(esis, symbols))
+    repaired = block[own:]
+    isis = (esis[own:] + (code.padded - symbols)).tolist()
+    del block[own:]
+    if own == symbols:
+        return 0
+    held = esis[:own].tolist()
+    lost = sorted(set(range(symbols)).difference(held))
+    if generator is None or len(lost) > 48 + symbols // 16:  # as in _decode.c
+        restored, missing = _restore_sparse(code, held, lost, isis, block, repaired)
+    else:
+        restored, missing = _restore_dense(generator, held, lost, isis, block, repaired)
+    for esi, row in zip(lost, restored, strict=not missing):  # ascending, so that each finds its place
+        block.insert(esi, row)
+    return missing
+
+
+def _restore_dense(
+    generator: _Generator, held: list[int], lost: list[int], isis: list[int], block: list[Octets], repaired: list[Octets]
+) -> tuple[Rows, int]:
+    """The lost symbols, or none and how many more are needed.
+
+    Repair rows = A * lost + B * held. The inverse of A times (B | 1) is one product with what is at hand.
+    """
     bits, marks = generator.rows(isis)
-    coefficients = bits[:, lost] ^ gf256.binary_product(marks, generator.frees[:, lost])
-    system = np.concatenate([coefficients, np.eye(len(isis), dtype=np.uint8)], axis=1)
+    coefficients = bits ^ gf256.binary_product(marks, generator.frees)
+    system = np.concatenate([coefficients[:, lost], coefficients[:, held], np.eye(len(isis), dtype=np.uint8)], axis=1)
     rank = gf256.eliminate(system, len(lost))
     if rank < len(lost):
-        return len(lost) - rank
-    syndromes = generator.apply(bits, marks, block) ^ repaired
-    restored = gf256.product(np.ascontiguousarray(system[: len(lost), len(lost) :]), syndromes)
-    for esi, row in zip(lost, restored, strict=True):
-        block[esi] = row
-    return 0
+        return [], len(lost) - rank
+    return gf256.product(np.ascontiguousarray(system[:rank, rank:]), block + repaired), 0
 
 
-def _restore_sparse(code: Code, block: list[Octets], lost: list[int], isis: list[int], repaired: Octets) -> int:
-    missing = set(lost)
-    kept = [esi for esi in range(len(block)) if esi not in missing]
-    padding = range(len(block), code.padded)
-    symbols = np.stack([*(block[esi] for esi in kept), *(block[lost[0]] for _ in padding), *repaired])
-    solution, needed = inactivation.solve(code, [*kept, *padding, *isis], symbols)
-    if solution is None:
-        return needed
-    for esi, row in zip(lost, inactivation.encode(code, lost, solution.symbols()), strict=True):
-        block[esi] = row
-    return 0
+def _restore_sparse(
+    code: Code, held: list[int], lost: list[int], isis: list[int], block: list[Octets], repaired: list[Octets]
+) -> tuple[Rows, int]:
+    symbols = len(held) + len(lost)
+    padding = range(symbols, code.padded)
+    zeros = np.zeros(len(block[0] if block else repaired[0]), np.uint8)
+    solution, needed = inactivation.solve(
+        code, [*held, *padding, *isis], np.stack([*block, *(zeros for _ in padding), *repaired])
+    )
+    return (inactivation.encode(code, lost, solution.symbols()), 0) if solution else ([], needed)
 
 
 def product(coefficients: Buffer, rows: Buffer, terms: int, size: int, /) -> bytes:

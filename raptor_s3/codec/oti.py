@@ -39,12 +39,13 @@ class ObjectTransmissionInformation:
     """
 
     # By hand: importing `dataclasses` costs more than the whole codec, and a receiver makes one of these per datagram.
-    __slots__ = ("source_blocks", "symbol_size", "transfer_length")
+    __slots__ = ("source_blocks", "source_symbols", "symbol_size", "transfer_length")
     __match_args__ = ("transfer_length", "symbol_size", "source_blocks")
 
     transfer_length: int
     symbol_size: int
     source_blocks: int
+    source_symbols: int  # Kt = ceil(F / T), or 1, of all blocks together
 
     def __init__(self, transfer_length: int, symbol_size: int, source_blocks: int) -> None:
         if not 0 <= transfer_length <= _MAX_TRANSFER_LENGTH:
@@ -59,6 +60,7 @@ class ObjectTransmissionInformation:
         _set(self, "transfer_length", transfer_length)
         _set(self, "symbol_size", symbol_size)
         _set(self, "source_blocks", source_blocks)
+        _set(self, "source_symbols", symbols)
 
     def block(self, sbn: int) -> tuple[int, int, int]:
         """(K, offset, length) of source block `sbn`: Partition[ceil(F/T), Z] (RFC 6330 4.4.1.2).
@@ -69,14 +71,12 @@ class ObjectTransmissionInformation:
         blocks = self.source_blocks
         if not 0 <= sbn < blocks:
             raise MalformedPacket(f"source block number {sbn} of {blocks} blocks")
-        size = self.symbol_size
-        total = -(-self.transfer_length // size) or 1
         if blocks == 1:
-            return total, 0, self.transfer_length
-        short, longer = divmod(total, blocks)
+            return self.source_symbols, 0, self.transfer_length
+        short, longer = divmod(self.source_symbols, blocks)
         symbols = short + (sbn < longer)
-        offset = (sbn * short + min(sbn, longer)) * size
-        return symbols, offset, min(symbols * size, self.transfer_length - offset)
+        offset = (sbn * short + min(sbn, longer)) * self.symbol_size
+        return symbols, offset, min(symbols * self.symbol_size, self.transfer_length - offset)
 
     def block_symbols(self, sbn: int) -> int:
         """K of source block `sbn`. Raises MalformedPacket unless 0 <= sbn < Z."""

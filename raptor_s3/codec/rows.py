@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
-from raptor_s3.codec.plans import HEADER_SIZE
+from raptor_s3.codec.header import HEADER_SIZE
 from raptor_s3.codec.tables import RAND_TABLES
 
 _RAND: tuple[int, ...] = struct.unpack("<1024I", RAND_TABLES)
@@ -43,7 +43,7 @@ class Code:
 
 @lru_cache(maxsize=32)
 def read_header(header: bytes) -> Code:
-    """The code that `header` (plans.plan_header) describes."""
+    """The code that `header` (header.plan_header) describes."""
     words = struct.unpack(f"={HEADER_SIZE // 4}I", header)
     padded, index, ldpc, hdpc, lt, prime, limit, count = words[:8]
     degrees = tuple((words[8 + 2 * i], words[9 + 2 * i]) for i in range(count))

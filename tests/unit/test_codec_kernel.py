@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from raptor_s3.codec import DegreeTable, ObjectDecoder, ObjectEncoder, ObjectTransmissionInformation, kernel, numpy_kernel, plans
+from raptor_s3.codec.header import HEADER_SIZE, plan_header
 
 COMPILED = [name for name in kernel.available() if name != "numpy"]
 needs_compiled = pytest.mark.skipif(not COMPILED, reason="the C kernel is not built")
@@ -85,11 +86,11 @@ def test_either_plan_serves_either_kernel(symbols: int, table: DegreeTable) -> N
         pytest.skip("the C kernel is not built")
     from raptor_s3.codec import _kernel
 
-    header = plans.plan_header(symbols, table)
+    empty_plan = plan_header(symbols, table)
     data, size = random.Random(symbols).randbytes(symbols * 37 - 5), 37
     seen = set()
     for make in (_kernel.make_plan, numpy_kernel.make_plan):
-        plan = make(header)
+        plan = make(empty_plan)
         for write in (_kernel.write_packets, numpy_kernel.write_packets):
             arena = bytearray((symbols + 40) * 50)
             assert (
@@ -101,13 +102,13 @@ def test_either_plan_serves_either_kernel(symbols: int, table: DegreeTable) -> N
 
 
 def _calls(module: Any) -> dict[str, tuple[Any, list[Any]]]:
-    plan, data = module.make_plan(plans.plan_header(10)), bytes(100)
+    plan, data = module.make_plan(plan_header(10)), bytes(100)
     return {
-        "make_plan": (module.make_plan, [plans.plan_header(10)]),
+        "make_plan": (module.make_plan, [plan_header(10)]),
         "make_intermediate": (module.make_intermediate, [plan, data, 0, 100, 10, 10]),
         "write_packets": (module.write_packets, [plan, b"", data, 0, 100, 10, 10, bytearray(1000), 5, 20, b"x", 0, 0, 20]),
-        "decode": (module.decode, [plan, bytes(300), 4, 14, 12, None, 0, 10, 10, 100]),
-        "decode held": (module.decode, [plan, bytearray(120), 0, 10, 12, list(range(12)), 0, 10, 10, 100]),
+        "decode": (module.decode, [plan, plan, bytes(300), 4, 14, 12, None, 1, 10, 100]),
+        "decode held": (module.decode, [plan, plan, bytearray(120), 0, 10, 12, list(range(12)), 1, 10, 100]),
         "product": (module.product, [bytes(20), bytes(100), 10, 10]),
     }
 
@@ -132,24 +133,31 @@ OUT_OF_BOUNDS = [
     ("write_packets", {12: 1 << 24}),
     ("write_packets", {12: (1 << 24) - 5}),
     ("write_packets", {13: 1 << 24}),
-    ("write_packets", {0: plans.plan_header(10)}),
-    ("decode", {2: 3}),
-    ("decode", {2: 301}),
-    ("decode", {2: 137}),
-    ("decode", {3: 0}),
-    ("decode", {3: 27}),
-    ("decode", {4: 22}),
-    ("decode", {4: 1 << 25}),
-    ("decode", {6: 256}),
+    ("write_packets", {0: plan_header(10)}),
+    ("decode", {3: 3}),
+    ("decode", {3: 301}),
+    ("decode", {3: 137}),
+    ("decode", {4: 0}),
+    ("decode", {4: 27}),
+    ("decode", {5: 22}),
+    ("decode", {5: 1 << 25}),
+    ("decode", {5: -1}),
     ("decode", {7: 0}),
     ("decode", {7: 11}),
+    ("decode", {7: 256, 8: 1, 9: 300}),
     ("decode", {8: 0}),
+    ("decode", {8: 65_536}),
+    ("decode", {8: 9}),
     ("decode", {9: 101}),
-    ("decode", {9: 89}),
-    ("decode held", {5: list(range(11))}),
-    ("decode held", {5: [*range(11), 1 << 24]}),
-    ("decode held", {5: [*range(11), -1]}),
-    ("decode held", {1: bytes(120)}),
+    ("decode", {9: -1}),
+    ("decode", {9: 1 << 62}),
+    ("decode", {0: plans.rfc6330_plan(20), 9: 101}),
+    ("decode", {1: plans.rfc6330_plan(20), 7: 2, 9: 210}),
+    ("decode held", {6: list(range(11))}),
+    ("decode held", {6: [*range(11), 1 << 24]}),
+    ("decode held", {6: [*range(11), -1]}),
+    ("decode held", {2: bytes(120)}),
+    ("decode held", {7: 2}),
     ("product", {2: 0}),
     ("product", {2: 7}),
     ("product", {3: 9}),
@@ -171,11 +179,11 @@ def test_out_of_bounds_is_a_value_error(name: str, function: str, changes: dict[
 
 
 @needs_compiled
-@pytest.mark.parametrize("length", [0, 1, plans.HEADER_SIZE - 1, plans.HEADER_SIZE + 1])
+@pytest.mark.parametrize("length", [0, 1, HEADER_SIZE - 1, HEADER_SIZE + 1])
 def test_what_is_not_a_plan_is_refused(length: int) -> None:
     from raptor_s3.codec import _kernel
 
-    plan = _kernel.make_plan(plans.plan_header(10))[:length]
+    plan = _kernel.make_plan(plan_header(10))[:length]
     with pytest.raises(ValueError, match="plan"):
         _kernel.write_packets(plan, b"", bytes(100), 0, 100, 10, 10, bytearray(1000), 5, 20, b"x", 0, 0, 20)
 

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from raptor_s3.codec import DegreeTable, ObjectEncoder, ObjectTransmissionInformation, kernel, plans
+from raptor_s3.codec.header import plan_header
 from raptor_s3.codec.tables import RAND_TABLES, RFC5053_DEGREES, RFC6330_DEGREES, SYSTEMATIC_INDICES
 
 # SHA-256, first half, of the thirty repair symbols after the source symbols; T = 8, data = random.Random(K).randbytes(8 * K)
@@ -98,7 +99,7 @@ def _singular(table: DegreeTable, least: int, most: int) -> list[int]:
     for padded, *_ in SYSTEMATIC_INDICES:
         if least <= padded <= most:
             try:
-                kernel.active.make_intermediate(plans.plan_header(padded, table), bytes(padded), 0, padded, padded, 1)
+                kernel.active.make_intermediate(plan_header(padded, table), bytes(padded), 0, padded, padded, 1)
             except ValueError:
                 singular.append(padded)
     return singular
