@@ -258,3 +258,14 @@ def _say_the_date(response_dict: dict[str, Any], **_: Any) -> None:
 
 def states(answers: Sequence[Answer]) -> list[TransferState]:
     return [answer.state for answer in answers]
+
+
+def client_error(code: str, status: int):
+    from botocore.exceptions import ClientError
+
+    details = {"Error": {"Code": code, "Message": "because"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(details, "PutObject")
+
+
+def throttled():
+    return client_error("SlowDown", 503)
