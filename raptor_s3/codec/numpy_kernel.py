@@ -252,15 +252,25 @@ def _restore_dense(
 ) -> tuple[Rows, int]:
     """The lost symbols, or none and how many more are needed.
 
-    Repair rows = A * lost + B * held. The inverse of A times (B | 1) is one product with what is at hand.
+    Repair rows = A * lost + B * held. A few: the inverse of A times (B | 1) is one product with what is at hand. Many share the
+    free columns: first what is held is subtracted, then the inverse of A applied.
     """
     bits, marks = generator.rows(isis)
     coefficients = bits ^ gf256.binary_product(marks, generator.frees)
-    system = np.concatenate([coefficients[:, lost], coefficients[:, held], np.eye(len(isis), dtype=np.uint8)], axis=1)
+    few = len(isis) <= generator.code.hdpc
+    kept = coefficients[:, held] if few else coefficients[:, :0]
+    system = np.concatenate([coefficients[:, lost], kept, np.eye(len(isis), dtype=np.uint8)], axis=1)
     rank = gf256.eliminate(system, len(lost))
     if rank < len(lost):
         return [], len(lost) - rank
-    return gf256.product(np.ascontiguousarray(system[:rank, rank:]), block + repaired), 0
+    system = np.ascontiguousarray(system[:rank, rank:])
+    if few:
+        return gf256.product(system, block + repaired), 0
+    source = list(block)
+    zeros = np.zeros(len(repaired[0]), np.uint8)
+    for esi in lost:
+        source.insert(esi, zeros)
+    return gf256.product(system, generator.apply(bits, marks, source) ^ np.stack(repaired)), 0
 
 
 def _restore_sparse(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import tracemalloc
 
 import pytest
@@ -217,33 +214,3 @@ def test_a_claim_costs_nothing() -> None:
         assert tracemalloc.get_traced_memory()[1] < 255 * 3000
     finally:
         tracemalloc.stop()
-
-
-MEMORY = """
-import random, re, sys
-from raptor_s3.codec import ObjectDecoder, ObjectEncoder, ObjectTransmissionInformation
-
-def status(key):
-    return int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-
-size, blocks, lost = 1 << 20, int(sys.argv[1]), float(sys.argv[2])
-data, oti = random.Random(3).randbytes(size), ObjectTransmissionInformation(size, 1024, blocks)
-encoder, first = ObjectEncoder(data, oti), int(oti.block_symbols(0) * lost)
-esis = range(first, first + oti.block_symbols(0) + 3)
-symbols = [(sbn, esi, encoder.symbol(sbn, esi)) for sbn in range(blocks) for esi in esis]
-open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
-before, decoder = status("VmRSS"), ObjectDecoder(oti)
-for symbol in symbols:
-    decoder.add(*symbol)
-assert decoder.data() == data
-print((status("VmHWM") - before) / size)
-"""
-
-
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no way to ask for the peak of a part here")
-@pytest.mark.parametrize("blocks", [1, 2])
-@pytest.mark.parametrize("lost", [0, 0.05, 0.5, 1])
-def test_a_decode_takes_at_most_three_times_the_object(blocks: int, lost: float) -> None:
-    """All of the process's memory, the C kernel's too."""
-    run = subprocess.run([sys.executable, "-c", MEMORY, str(blocks), str(lost)], check=True, capture_output=True, text=True)
-    assert float(run.stdout) < 3

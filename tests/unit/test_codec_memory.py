@@ -1,0 +1,71 @@
+"""How much memory a decode takes: at most three times the object, all of the process counted, the C kernel's too."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from raptor_s3.codec import ObjectEncoder, ObjectTransmissionInformation, kernel
+from raptor_s3.wire.datagram import plan_object
+
+DECODE = """
+import gc, re, sys
+from raptor_s3.codec import ObjectDecoder, ObjectTransmissionInformation, plans
+
+def status(key):
+    return int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+
+def packet(size):
+    octets = sys.stdin.buffer.read(4 + size)
+    return octets[0], int.from_bytes(octets[1:4], "big"), octets[4:]
+
+oti = ObjectTransmissionInformation(*map(int, sys.argv[1:4]))
+warm = ObjectDecoder(ObjectTransmissionInformation(1000, 10, 1))  # code, not data
+for esi in range(90, 210):
+    warm.add(0, esi, bytes(10))
+for sbn in range(oti.source_blocks):
+    plans.rfc6330_plan(oti.block_symbols(sbn))
+sys.stdin.buffer.peek(1)
+del warm
+gc.collect()
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
+before, decoder = status("VmRSS"), ObjectDecoder(oti)
+while not decoder.is_complete:
+    decoder.add(*packet(oti.symbol_size))
+assert len(decoder.data()) == oti.transfer_length
+print((status("VmHWM") - before) / oti.transfer_length)
+"""
+
+# The sizes around which the rule of DESIGN 3.1 changes K, T or Z; and small symbols, which it never makes.
+SHAPES = {
+    "512 of 641 octets": plan_object(328_000, 22),
+    "512 of 1,024 octets": plan_object(524_288, 22),
+    "2 blocks, 256 of 1,025 octets": plan_object(524_800, 22),
+    "2 blocks, 512 of 641 octets": plan_object(656_000, 22),
+    "2 blocks, 512 of 1,024 octets": plan_object(1_048_576, 22),
+    "5 blocks, 410 of 1,221 octets": plan_object(2_500_000, 22),
+    "2,048 of 256 octets": ObjectTransmissionInformation(2_048 * 256, 256, 1),
+    "4,096 of 256 octets": ObjectTransmissionInformation(4_096 * 256, 256, 1),
+}
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no way to ask for the peak of a part here")
+@pytest.mark.skipif(kernel.available() == ("numpy",), reason="numpy's own temporaries are more")
+@pytest.mark.parametrize("lost", [0, 0.05, 0.5, 1])
+@pytest.mark.parametrize("oti", SHAPES.values(), ids=SHAPES)
+def test_a_decode_takes_at_most_three_times_the_object(oti: ObjectTransmissionInformation, lost: float) -> None:
+    encoder = ObjectEncoder(random.Random(3).randbytes(oti.transfer_length), oti)
+    packets = bytearray()
+    for sbn in range(oti.source_blocks):
+        symbols = oti.block_symbols(sbn)
+        count, stride, at = symbols + 5, 4 + oti.symbol_size, len(packets)
+        packets += bytes(count * stride)
+        encoder.packets_into(packets, at, stride, b"", sbn, int(symbols * lost), count)
+    shape = map(str, (oti.transfer_length, oti.symbol_size, oti.source_blocks))
+    run = subprocess.run([sys.executable, "-c", DECODE, *shape], input=packets, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
+    assert float(run.stdout) < 3
