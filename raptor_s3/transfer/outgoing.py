@@ -46,7 +46,7 @@ MAX_INQUIRY: Final = 4
 """Datagrams in one question about a write whose confirmation does not come."""
 MAX_INQUIRY_BACKOFF: Final = 3
 UNKNOWN_SETTLE_SHARE: Final = 0.2
-"""A path of which nothing is known is taken for one that fits the timeout."""
+"""A path of which nothing is known, or not lately, is taken for one that fits the timeout; or no put would ever find out."""
 MAX_WAIT_US: Final = 60_000_000
 WRITE_S: Final = 0.05
 """The least time that a receiver is left alone with its write."""
@@ -134,7 +134,9 @@ class OutgoingTransfer:
         if request.fields is not None:
             timeout_s, rtt = self.ends_at - now, path.rtt
             self._is_guess = rtt.smoothed_s is None
-            rto_s = min(rtt.timeout_s, UNKNOWN_SETTLE_SHARE * timeout_s) if self._is_guess else rtt.timeout_s
+            rto_s = rtt.timeout_s
+            if rto_s > UNKNOWN_SETTLE_SHARE * timeout_s and (self._is_guess or rtt.is_stale(now)):
+                rto_s = UNKNOWN_SETTLE_SHARE * timeout_s
             deadline = self._deadline = plan_deadline(timeout_s, rto_s)
             if deadline is not None:
                 self._blind_until = now + deadline.blind_s

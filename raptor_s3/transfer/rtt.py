@@ -18,6 +18,8 @@ MARGIN: Final = 1 / 16
 """The same as a share of the estimate: a path is never as steady as its last samples."""
 MIN_WINDOW_S: Final = 30.0
 """For how long a minimum counts. A route may become longer."""
+STALE_S: Final = 10.0
+"""After so long without a sample, what made the path slow may be over (RFC 6298 5.7)."""
 
 
 class RoundTrip:
@@ -29,7 +31,7 @@ class RoundTrip:
     (0.1, 0.3)
     """
 
-    __slots__ = ("_min_until", "_next_min_s", "min_s", "smoothed_s", "timeout_s", "variation_s")
+    __slots__ = ("_min_until", "_next_min_s", "_sampled_at", "min_s", "smoothed_s", "timeout_s", "variation_s")
 
     def __init__(self, smoothed_s: float | None = None, variation_s: float = 0.0) -> None:
         self.smoothed_s = smoothed_s
@@ -37,6 +39,7 @@ class RoundTrip:
         self.min_s = float("inf")
         self._min_until = 0.0
         self._next_min_s = float("inf")
+        self._sampled_at = -float("inf")
         self.timeout_s = self._timeout_s()
         """How long to wait for an answer before asking again, without backoff."""
 
@@ -44,12 +47,13 @@ class RoundTrip:
         """Take one measured round trip; values that no network has (not above 0, or over a minute) are ignored."""
         if not 0.0 < rtt_s < 60.0:
             return
-        if self.smoothed_s is None:
+        if self.smoothed_s is None or (rtt_s < self.smoothed_s / 2 and self.is_stale(now)):
             self.smoothed_s = rtt_s
             self.variation_s = rtt_s / 2
         else:
             self.variation_s += (abs(self.smoothed_s - rtt_s) - self.variation_s) / 4
             self.smoothed_s += (rtt_s - self.smoothed_s) / 8
+        self._sampled_at = now
         self.timeout_s = self._timeout_s()
         if rtt_s < self._next_min_s:
             self._next_min_s = rtt_s
@@ -59,6 +63,10 @@ class RoundTrip:
         elif now >= self._min_until:
             self.min_s, self._next_min_s = self._next_min_s, rtt_s
             self._min_until = now + MIN_WINDOW_S
+
+    def is_stale(self, now: float) -> bool:
+        """True when nothing was measured for long, or ever: the path may have become better since."""
+        return now - self._sampled_at > STALE_S
 
     def _timeout_s(self) -> float:
         if self.smoothed_s is None:

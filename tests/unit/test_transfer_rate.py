@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raptor_s3.transfer.outcome import Ending
 from raptor_s3.transfer.path import Learned
 from tests.network import Client, CubicFlow, Network, Path, Server, burst_loss, everything_arrives, random_loss
 
@@ -180,6 +181,27 @@ def test_the_rate_is_not_lost_from_process_to_process(loss: float) -> None:
     assert learned is not None
     assert learned.rate == pytest.approx(20e6 / 8, rel=0.15)
     assert max(times[1:]) <= 0.8
+
+
+def put_and_wait(bench: Bench) -> Ending | None:
+    transfer = bench.client.put("k", BODY[:1000], timeout_s=5.0)
+    bench.network.run(6.0, lambda: transfer.outcome is not None)
+    return transfer.outcome
+
+
+def test_a_path_that_was_too_slow_for_the_timeout_is_tried_again() -> None:
+    """Once a put is refused for its round trips, none would ever measure a better one."""
+    bench = Bench(20, 0.05)
+    for _ in range(20):
+        bench.client.sender.path.rtt.sample(4.0, bench.network.now)
+    assert put_and_wait(bench) is Ending.NOTHING_SENT
+    bench.network.run(11.0)
+    assert put_and_wait(bench) is Ending.CONFIRMED
+    assert put_and_wait(bench) is Ending.CONFIRMED, "the old round trips are forgotten with the first new one"
+
+
+def test_a_remembered_round_trip_may_be_wrong() -> None:
+    assert put_and_wait(Bench(20, 0.05, learned=Learned(4.0, 1.0, 0.01))) is Ending.CONFIRMED
 
 
 def latencies(bench: Bench, size: int, count: int, warm: int = 20) -> list[float]:
