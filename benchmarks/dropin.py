@@ -13,11 +13,13 @@ Needs nginx, and the right to listen on port 443 of a loopback address.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import gc
 import io
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -55,8 +57,10 @@ class Result(NamedTuple):
 
 def main() -> int:
     options = _arguments()
-    with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as (nginx, settings):
-        rows = make_rows(Path(folder), nginx, settings)
+    folder = Path(tempfile.mkdtemp(prefix="raptor-dropin-"))
+    atexit.register(shutil.rmtree, folder)  # after the engine's own farewell, which comes to be registered later
+    with servers(folder) as (nginx, settings):
+        rows = make_rows(folder, nginx, settings)
         results = [measure(row, options.rounds, max(1, round(options.calls * row.share_of_calls))) for row in rows]
         start_ms = start_cost_ms(nginx, settings, options.starts)
     sys.stdout.write(table(results, start_ms))
