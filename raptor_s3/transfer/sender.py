@@ -107,20 +107,20 @@ class Sender:
     def _allowance(self, transfer: OutgoingTransfer, size: int, now: float) -> int:
         """How many datagrams of `size` octets may leave now: none until a quantum is at hand."""
         controller = self.controller
-        longest = min(MAX_RUN, MAX_RUN_BYTES // size)
-        count = transfer.backlog if transfer.backlog < longest else longest
+        longest = min(transfer.backlog, MAX_RUN, MAX_RUN_BYTES // size)
         window = controller.window_bytes - self._flight_bytes
         if window < size:
             return 0
         available = controller.pacer.available(now) + 1e-3
+        count = longest
         if available < count * size:
             count = int(available / size)
-            if count < self._quantum(transfer, size, longest):
+            if count < self._quantum(longest, size):
                 return 0
         return count if count * size <= window else int(window / size)
 
-    def _quantum(self, transfer: OutgoingTransfer, size: int, longest: int = MAX_RUN) -> int:
-        return min(transfer.backlog, longest, max(2, int(self.controller.pacer.rate * QUANTUM_S / size)))
+    def _quantum(self, longest: int, size: int) -> int:
+        return min(longest, max(2, int(self.controller.pacer.rate * QUANTUM_S / size)))
 
     def next_send_at(self, now: float) -> float:
         """When `next_run` may have something, infinity when nothing waits, or only a state can open the window."""
@@ -131,7 +131,8 @@ class Sender:
         size = transfer.datagram_size + WIRE_OVERHEAD
         if transfer.backlog and self.controller.window_bytes - self._flight_bytes < size:
             return _NEVER
-        return self.controller.pacer.ready_at(self._quantum(transfer, size, MAX_RUN_BYTES // size) * size, now)
+        longest = min(transfer.backlog, MAX_RUN, MAX_RUN_BYTES // size)
+        return self.controller.pacer.ready_at(self._quantum(longest, size) * size, now)
 
     def take_cancels(self) -> list[OutgoingTransfer]:
         """Transfers whose cancel is to be sent now (`take_cancel`). Not paced: a few octets each, one at a time per transfer."""
