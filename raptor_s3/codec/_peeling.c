@@ -317,11 +317,10 @@ static int invert(rq_structure *s, uint8_t *system, size_t *deficiency) {
         uint32_t pivot = rank;
         while (pivot < h && !system[pivot * width + column]) pivot++;
         if (pivot == h) continue;
-        for (uint32_t k = 0; k < width; k++) {
-            const uint8_t swap = system[pivot * width + k];
-            system[pivot * width + k] = system[rank * width + k];
-            system[rank * width + k] = swap;
-        }
+        uint8_t *to = system + rank * width, moved[2 * RQ_MAX_HDPC]; /* the others keep their order: the first equations count */
+        memcpy(moved, system + pivot * width, width);
+        memmove(to + width, to, (pivot - rank) * width);
+        memcpy(to, moved, width);
         const uint8_t scale = rq_inverse(system[rank * width + column]);
         for (uint32_t k = 0; k < width; k++) system[rank * width + k] = rq_multiply(scale, system[rank * width + k]);
         for (uint32_t row = 0; row < h; row++) {

@@ -43,7 +43,10 @@ def double(values: Octets) -> Octets:
 
 
 def eliminate(matrix: Octets, columns: int) -> int:
-    """Gauss-Jordan on the first `columns` columns, in place: the identity on top if their rank, which is returned, is full."""
+    """Gauss-Jordan on the first `columns` columns, in place: the identity on top if their rank, which is returned, is full.
+
+    Rows keep their order but for the pivots, so that of dependent rows the first ones count.
+    """
     rank = 0
     for column in range(columns):
         candidates = np.flatnonzero(matrix[rank:, column])
@@ -51,7 +54,7 @@ def eliminate(matrix: Octets, columns: int) -> int:
             continue
         pivot = rank + int(candidates[0])
         if pivot != rank:
-            matrix[[rank, pivot]] = matrix[[pivot, rank]]
+            matrix[rank : pivot + 1] = np.roll(matrix[rank : pivot + 1], 1, axis=0)
         scaled = PRODUCT[INVERSE[matrix[rank, column]]][matrix[rank]]
         factors = matrix[:, column].copy()
         matrix ^= PRODUCT[factors[:, None], scaled]

@@ -85,25 +85,25 @@ def _source(code: Code, data: Buffer, start: int, length: int, symbols: int, siz
     return source
 
 
-def _solve_source(code: Code, source: Octets) -> inactivation.Solution:
-    padded = np.zeros((code.padded, source.shape[1]), np.uint8)
-    padded[: len(source)] = source
-    solution, _ = inactivation.solve(code, range(code.padded), padded)
-    if solution is None:
+def _source_structure(code: Code) -> inactivation.Structure:
+    structure, _ = inactivation.analyse(code, range(code.padded))
+    if structure is None:
         raise ValueError("A is singular")
-    return solution
+    return structure
 
 
 def make_plan(header: Buffer, /) -> bytes:
     """The plan with a generator for the K' of `header`. ValueError if A is singular."""
     header = bytes(header)
     code = code_of(header)
-    solution = _solve_source(code, np.eye(code.padded, dtype=np.uint8))
+    structure = _source_structure(code)
+    values = structure.binary(list(np.eye(code.padded, dtype=np.uint8)))
+    free = structure.free(values)
     in_column = np.zeros((code.total, 16), np.uint8)
-    in_column[:, : code.hdpc] = solution.in_column
+    in_column[:, : code.hdpc] = structure.in_column
     masks = np.packbits(in_column, axis=1, bitorder="little").view("<u2").astype(np.uint16)
-    planes = np.unpackbits(solution.free[:, :, None], axis=2, bitorder="little").transpose(0, 2, 1)
-    parts = (masks, _packed(solution.values), solution.free, _packed(planes.reshape(8 * code.hdpc, code.padded)))
+    planes = np.unpackbits(free[:, :, None], axis=2, bitorder="little").transpose(0, 2, 1)
+    parts = (masks, _packed(values), free, _packed(planes.reshape(8 * code.hdpc, code.padded)))
     return header + b"".join(part.tobytes() for part in parts)
 
 
@@ -117,7 +117,8 @@ def _packed(bits: Octets) -> Octets:
 def make_intermediate(plan: Buffer, data: Buffer, start: int, length: int, symbols: int, size: int, /) -> bytes:
     """The L intermediate symbols of a source block, back to back."""
     code = code_of(bytes(plan))
-    return _solve_source(code, _source(code, data, start, length, symbols, size)).symbols().tobytes()
+    source = _source(code, data, start, length, symbols, size)
+    return _source_structure(code).intermediate([*source, *[None] * (code.padded - symbols)]).tobytes()
 
 
 def write_packets(
@@ -214,7 +215,7 @@ def decode(
     missing = sum(max(symbols - held, 0) for symbols, held in zip(wanted, distinct, strict=True))
     if missing:
         return distinct, missing, None
-    slots = np.lib.stride_tricks.as_strided(octets[offset:], (count, size), (stride, 1))
+    slots = np.lib.stride_tricks.as_strided(octets[offset:], (count, size), (stride, 1), writeable=esis is not None)
     rows: list[Octets] = []  # the object, without a copy of what is held
     for sbn, (symbols, code) in enumerate(zip(wanted, codes, strict=True)):
         of_block = slice(starts[sbn], starts[sbn + 1])
@@ -276,13 +277,21 @@ def _restore_dense(
 def _restore_sparse(
     code: Code, held: list[int], lost: list[int], isis: list[int], block: list[Octets], repaired: list[Octets]
 ) -> tuple[Rows, int]:
-    symbols = len(held) + len(lost)
-    padding = range(symbols, code.padded)
-    zeros = np.zeros(len(block[0] if block else repaired[0]), np.uint8)
-    solution, needed = inactivation.solve(
-        code, [*held, *padding, *isis], np.stack([*block, *(zeros for _ in padding), *repaired])
-    )
-    return (inactivation.encode(code, lost, solution.symbols()), 0) if solution else ([], needed)
+    """The same by inactivation decoding. Some octets of each symbol at a time, and into the repair symbols' memory if it may
+    be overwritten: the intermediate symbols take as much as the block.
+    """
+    padding = code.padded - len(held) - len(lost)
+    structure, needed = inactivation.analyse(code, [*held, *range(code.padded - padding, code.padded), *isis])
+    if structure is None:
+        return [], needed
+    size = len(repaired[0])
+    restored = repaired[: len(lost)] if repaired[0].flags.writeable else list(np.empty((len(lost), size), np.uint8))
+    width = max(-(-size // 3), 64)
+    for part in [slice(at, at + width) for at in range(0, size, width)]:
+        symbols = [*(row[part] for row in block), *[None] * padding, *(row[part] for row in repaired)]
+        for row, value in zip(restored, inactivation.encode(code, lost, structure.intermediate(symbols)), strict=True):
+            row[part] = value
+    return restored, 0
 
 
 def product(coefficients: Buffer, rows: Buffer, terms: int, size: int, /) -> bytes:

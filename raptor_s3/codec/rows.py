@@ -2,7 +2,8 @@
 
 The twin of _code.c.
 
-Invariant: pure arithmetic on small integers; a plan's header gives the same rows for ever.
+Invariant: pure arithmetic on small integers; a plan's header gives the same rows for ever, their columns in the same order as
+in C, for what is made of symbols that contradict each other depends on it.
 """
 
 from __future__ import annotations
@@ -81,27 +82,33 @@ def lt_row(code: Code, isi: int) -> list[int]:
     pi_step = 1 + rand(isi, 4, p1 - 1)
     pi_at = rand(isi, 5, p1)
 
-    columns: set[int] = set()
+    columns: list[int] = []
     for _ in range(degree):
-        columns ^= {at}
+        if degree > w and at in columns:
+            columns[columns.index(at)] = columns[-1]
+            columns.pop()
+        else:
+            columns.append(at)
         at = (at + step) % w
     for _ in range(pi_degree):
         while pi_at >= p:
             pi_at = (pi_at + pi_step) % p1
-        columns ^= {w + pi_at}
+        columns.append(w + pi_at)
         pi_at = (pi_at + pi_step) % p1
-    return list(columns)
+    return columns
 
 
 def ldpc_rows(code: Code) -> list[list[int]]:
     """The S rows G_LDPC,1 | I_S | G_LDPC,2 of A (RFC 6330 5.3.3.3)."""
     s, w, p = code.ldpc, code.lt, code.pi
-    rows = [{w - s + i, w + i % p, w + (i + 1) % p} for i in range(s)]
+    rows: list[list[int]] = [[] for _ in range(s)]
     for column in range(w - s):
         step = 1 + column // s
         for hop in range(3):
-            rows[(column + hop * step) % s] ^= {column}
-    return [list(row) for row in rows]
+            rows[(column + hop * step) % s].append(column)
+    for i, row in enumerate(rows):
+        row += [w - s + i, w + i % p, w + (i + 1) % p]
+    return rows
 
 
 def hdpc_taps(code: Code) -> list[tuple[int, int]]:
