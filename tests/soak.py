@@ -38,7 +38,7 @@ BUCKET, PROBE = "soak", "probe"
 # (share of the puts, largest size)
 SIZES = ((0.02, 0), (0.58, 1_300), (0.30, 10_000), (0.09, 100_000), (0.01, 300_000))
 REWRITTEN = 0.1  # share of keys that are put three times
-MAX_GROWTH_KB = 48 * 1024
+MAX_GROWTH_KB = 16 * 1024
 MAX_NEW_DESCRIPTORS = 8  # beside a kept-alive HTTPS connection for each thread
 
 
@@ -105,13 +105,14 @@ class Soak:
         began = time.monotonic()
         for thread in (*workers, restarter):
             thread.start()
-        settled = self.watch()
+        sizes = self.watch()
         for worker in workers:
             worker.join()
         self.finished.set()
         restarter.join()
         elapsed_s = time.monotonic() - began
-        problems = self.errors + self.compare() + self.leaks(settled)
+        sizes.append((memory_kb(), descriptors()))
+        problems = self.errors + self.leaks(sizes) + self.compare()
         sys.stdout.write(
             f"{self.done} puts in {elapsed_s:.0f} s: {dict(self.routes)}\n"
             + "".join(f"  {count} over HTTPS: {reason}\n" for reason, count in self.reasons.most_common(8))
@@ -165,11 +166,14 @@ class Soak:
             sys.stdout.write(f"gateway restarted after {self.done} puts\n")
             sys.stdout.flush()
 
-    def watch(self) -> tuple[int, int]:
-        """Wait until a fifth is done, when everything has reached its size; memory in KB, and descriptors, then."""
-        while self.done < self.options.puts / 5:
-            time.sleep(0.1)
-        return memory_kb(), descriptors()
+    def watch(self) -> list[tuple[int, int]]:
+        """Memory in KB and descriptors after each fifth of the puts but the last. Most has reached its size after the first."""
+        sizes = []
+        for fifth in range(1, 5):
+            while self.done < self.options.puts * fifth / 5:
+                time.sleep(0.1)
+            sizes.append((memory_kb(), descriptors()))
+        return sizes
 
     def compare(self) -> list[str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.store_port)
@@ -190,9 +194,11 @@ class Soak:
                 problems.append(f"{key} held another body for a while")
         return problems
 
-    def leaks(self, settled: tuple[int, int]) -> list[str]:
-        memory, files = memory_kb() - settled[0], descriptors() - settled[1]
-        sys.stdout.write(f"since a fifth of the puts: {memory / 1024:+.1f} MiB, {files:+d} descriptors\n")
+    def leaks(self, sizes: list[tuple[int, int]]) -> list[str]:
+        memory, files = (last - first for first, last in zip(sizes[0], sizes[-1], strict=True))
+        series = ", ".join(f"{kb / 1024:.1f}" for kb, _ in sizes)
+        sys.stdout.write(f"MiB after each fifth of the puts: {series}; {files:+d} descriptors
+")
         problems = [f"memory grew by {memory} KB"] if memory > MAX_GROWTH_KB else []
         return problems + ([f"{files} more descriptors"] if files > self.options.threads + MAX_NEW_DESCRIPTORS else [])
 
