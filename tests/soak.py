@@ -197,8 +197,7 @@ class Soak:
     def leaks(self, sizes: list[tuple[int, int]]) -> list[str]:
         memory, files = (last - first for first, last in zip(sizes[0], sizes[-1], strict=True))
         series = ", ".join(f"{kb / 1024:.1f}" for kb, _ in sizes)
-        sys.stdout.write(f"MiB after each fifth of the puts: {series}; {files:+d} descriptors
-")
+        sys.stdout.write(f"MiB after each fifth of the puts: {series}; {files:+d} descriptors\n")
         problems = [f"memory grew by {memory} KB"] if memory > MAX_GROWTH_KB else []
         return problems + ([f"{files} more descriptors"] if files > self.options.threads + MAX_NEW_DESCRIPTORS else [])
 
