@@ -157,15 +157,15 @@ class Structure(NamedTuple):
     in_column: Octets  # L x f, zeros and ones: the free columns in each column
     recover: Octets  # f x H: the free columns from the checks
 
-    def binary(self, symbols: Sequence[Octets | None]) -> Octets:
-        """The L intermediate symbols with the free columns zero. `symbols`: one per ISI, None for zeros."""
-        size = next(len(symbol) for symbol in symbols if symbol is not None)
+    def binary(self, symbols: Sequence[Octets | None], part: slice) -> Octets:
+        """The L intermediate symbols, `part` of each, with the free columns zero. `symbols`: one per ISI, None for zeros."""
+        size = next(len(symbol[part]) for symbol in symbols if symbol is not None)
         known = np.zeros((self.code.total, size), np.uint8)
 
         def add_up(number: int, skip: int) -> Octets:
             value: Octets = np.bitwise_xor.reduce(known[[column for column in self.rows[number] if column != skip]], axis=0)
             symbol = symbols[number - self.code.ldpc] if number >= self.code.ldpc else None
-            return value if symbol is None else value ^ symbol
+            return value if symbol is None else value ^ symbol[part]
 
         for number, column in self.pivots:
             known[column] = add_up(number, column)
@@ -182,9 +182,9 @@ class Structure(NamedTuple):
         """The free columns, f x size, from the columns with the free ones zero."""
         return product(self.recover, _apply_hdpc(self.code, known))
 
-    def intermediate(self, symbols: Sequence[Octets | None]) -> Octets:
-        """The L intermediate symbols."""
-        known = self.binary(symbols)
+    def intermediate(self, symbols: Sequence[Octets | None], part: slice) -> Octets:
+        """The L intermediate symbols, `part` of each."""
+        known = self.binary(symbols, part)
         for place, value in enumerate(self.free(known)):
             known[self.in_column[:, place] == 1] ^= value
         return known
@@ -237,8 +237,8 @@ def analyse(code: Code, isis: Sequence[int]) -> tuple[Structure | None, int]:
 def encode(code: Code, isis: Sequence[int], intermediate: Octets) -> Octets:
     """Encoding symbols `isis` from the intermediate symbols: Enc[] (RFC 6330 5.3.5.3)."""
     out = np.empty((len(isis), intermediate.shape[1]), np.uint8)
-    for at in range(0, len(isis), 32):  # at a time, for the rows that are summed are copied first
-        rows = [lt_row(code, isi) for isi in isis[at : at + 32]]
+    for at in range(0, len(isis), 16):  # at a time, for the rows that are summed are copied first
+        rows = [lt_row(code, isi) for isi in isis[at : at + 16]]
         starts = np.cumsum([0, *map(len, rows[:-1])])
-        np.bitwise_xor.reduceat(intermediate[list(chain(*rows))], starts, axis=0, out=out[at : at + 32])
+        np.bitwise_xor.reduceat(intermediate[list(chain(*rows))], starts, axis=0, out=out[at : at + 16])
     return out

@@ -97,7 +97,7 @@ def make_plan(header: Buffer, /) -> bytes:
     header = bytes(header)
     code = code_of(header)
     structure = _source_structure(code)
-    values = structure.binary(list(np.eye(code.padded, dtype=np.uint8)))
+    values = structure.binary(list(np.eye(code.padded, dtype=np.uint8)), slice(code.padded))
     free = structure.free(values)
     in_column = np.zeros((code.total, 16), np.uint8)
     in_column[:, : code.hdpc] = structure.in_column
@@ -118,7 +118,7 @@ def make_intermediate(plan: Buffer, data: Buffer, start: int, length: int, symbo
     """The L intermediate symbols of a source block, back to back."""
     code = code_of(bytes(plan))
     source = _source(code, data, start, length, symbols, size)
-    return _source_structure(code).intermediate([*source, *[None] * (code.padded - symbols)]).tobytes()
+    return _source_structure(code).intermediate([*source, *[None] * (code.padded - symbols)], slice(size)).tobytes()
 
 
 def write_packets(
@@ -287,9 +287,9 @@ def _restore_sparse(
     size = len(repaired[0])
     restored = repaired[: len(lost)] if repaired[0].flags.writeable else list(np.empty((len(lost), size), np.uint8))
     width = max(-(-size // 3), 64)
+    symbols = [*block, *[None] * padding, *repaired]
     for part in [slice(at, at + width) for at in range(0, size, width)]:
-        symbols = [*(row[part] for row in block), *[None] * padding, *(row[part] for row in repaired)]
-        for row, value in zip(restored, inactivation.encode(code, lost, structure.intermediate(symbols)), strict=True):
+        for row, value in zip(restored, inactivation.encode(code, lost, structure.intermediate(symbols, part)), strict=True):
             row[part] = value
     return restored, 0
 

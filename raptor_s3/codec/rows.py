@@ -66,6 +66,16 @@ def rand(y: int, i: int, m: int) -> int:
     ) % m
 
 
+_columns: list[int] = []
+
+
+def _shared(columns: list[int], total: int) -> list[int]:
+    """The same numbers, as objects that all rows share: theirs would take more memory than small symbols."""
+    if len(_columns) < total:
+        _columns.extend(range(len(_columns), total))
+    return [_columns[column] for column in columns]
+
+
 @lru_cache(maxsize=8192)
 def lt_row(code: Code, isi: int) -> list[int]:
     """The intermediate symbols whose sum is encoding symbol `isi`: Tuple[K', X] and Enc[] (RFC 6330 5.3.5.3, 5.3.5.4).
@@ -95,7 +105,7 @@ def lt_row(code: Code, isi: int) -> list[int]:
             pi_at = (pi_at + pi_step) % p1
         columns.append(w + pi_at)
         pi_at = (pi_at + pi_step) % p1
-    return columns
+    return _shared(columns, code.total)
 
 
 def ldpc_rows(code: Code) -> list[list[int]]:
@@ -108,7 +118,7 @@ def ldpc_rows(code: Code) -> list[list[int]]:
             rows[(column + hop * step) % s].append(column)
     for i, row in enumerate(rows):
         row += [w - s + i, w + i % p, w + (i + 1) % p]
-    return rows
+    return [_shared(row, code.total) for row in rows]
 
 
 def hdpc_taps(code: Code) -> list[tuple[int, int]]:
