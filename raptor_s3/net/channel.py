@@ -74,6 +74,7 @@ class Channel(Protocol):
     def handshake(self, now: float) -> bytes | None: ...
     def get_timer(self) -> float: ...
     def abandon_handshake(self) -> None: ...
+    def handshake_was_left(self) -> None: ...
     def receive(self, message: memoryview, now: float) -> Buffer | None: ...
     def rest(self) -> None: ...
     def load_learned(self) -> dict[str, Any]: ...
@@ -104,6 +105,7 @@ class WireGuardChannel:
         self._claim_at = _NEVER
         self._initiated_at = 0.0
         self._initiations = 0
+        self._is_timed = True
         self._has_looked = False
         self.renewed = False
         self.handshake_rtt_s: float | None = None
@@ -173,6 +175,7 @@ class WireGuardChannel:
             self.fresh_until = 0.0
             self.handshake_started_at = now
             self._initiations = 0
+            self._is_timed = True
             self._claim_at = now
         if self._claim_at < _NEVER:
             return self._claim(now)
@@ -210,6 +213,10 @@ class WireGuardChannel:
         self._tunnel.abandon_handshake()
         self._has_looked = False
 
+    def handshake_was_left(self) -> None:
+        """Nobody has read the socket for a while: the response may have waited there, and tells no round trip."""
+        self._is_timed = False
+
     def get_timer(self) -> float:
         if not self.is_handshaking:
             return _NEVER
@@ -232,7 +239,8 @@ class WireGuardChannel:
         if type(event) is Data:
             return event.plaintext
         if isinstance(event, HandshakeComplete):
-            self.handshake_rtt_s = now - self._initiated_at if self._initiations == 1 else None
+            is_timed = self._is_timed and self._initiations == 1
+            self.handshake_rtt_s = now - self._initiated_at if is_timed else None
             session = self._session = event.session
             self._complete()
             self._ask(lambda store: store.save(self._endpoint, session, now))
@@ -300,6 +308,9 @@ class PlainChannel:
         return _NEVER
 
     def abandon_handshake(self) -> None:
+        return None
+
+    def handshake_was_left(self) -> None:
         return None
 
     def receive(self, message: memoryview, now: float) -> Buffer | None:

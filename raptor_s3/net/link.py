@@ -87,8 +87,11 @@ class Link:
         return Probe(new_transfer_id(), timeout_s, now, self.sender.path)
 
     def add(self, put: Put, now: float) -> None:
-        if not self._puts and self.channel.is_handshaking and now >= self._handshake_ends_at:
-            self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
+        if not self._puts and self.channel.is_handshaking:
+            if now >= self._handshake_ends_at:
+                self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
+            else:
+                self.channel.handshake_was_left()
         self.sender.add(put.transfer)
         self._puts[put.transfer.object_id] = put
 
