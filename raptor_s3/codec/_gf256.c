@@ -145,7 +145,7 @@ static inline FOR_SSSE3 __m128i double128(__m128i x) {
 }
 
 #define NAME "ssse3"
-#define COMBINE_FROM 10
+#define COMBINE_FROM 12
 #define PREFERS_PLANES 1
 #define FN(name) name##_ssse3
 #define NARROW(name) name##_portable
@@ -195,7 +195,7 @@ static inline FOR_AVX2 __m256i double256(__m256i x) {
 }
 
 #define NAME "avx2"
-#define COMBINE_FROM 10
+#define COMBINE_FROM 13
 #define PREFERS_PLANES 1
 #define FN(name) name##_avx2
 #define NARROW(name) name##_ssse3
@@ -319,7 +319,7 @@ static inline uint8x16_t double_neon(uint8x16_t x) {
 }
 
 #define NAME "neon"
-#define COMBINE_FROM 10
+#define COMBINE_FROM 12
 #define PREFERS_PLANES 1
 #define FN(name) name##_neon
 #define NARROW(name) name##_portable
