@@ -125,6 +125,7 @@ class FastPath:
         reason = policy.decide(request, body.size_bytes, config, limit).reason or self._refusal(request)
         if reason:
             return Declined(reason, request.body)
+        started_at = time.time()  # before it is admitted, so that the failures of others are no news to it
         if config.transport != "raptor":  # who insists on the fast path wants it tried
             reason = self._breaker.admit(config.timeout_s)
             if reason:
@@ -135,11 +136,13 @@ class FastPath:
             add_checksum(fields, request.checksum_algorithm, data)
         except Unsupported as unsupported:
             return Declined(str(unsupported), body.put_back())
-        return self._send(request, record, fields, data, body)
+        return self._send(request, record, fields, data, body, started_at)
 
-    def _send(self, request: PutRequest, record: PutRecord, fields: dict[str, Any], data: bytes, body: Body) -> Result:
+    def _send(
+        self, request: PutRequest, record: PutRecord, fields: dict[str, Any], data: bytes, body: Body, started_at: float
+    ) -> Result:
         config = self.config
-        started_at, began_at = time.time(), clock.now()
+        began_at = clock.now()
         try:
             outcome = self._engine().put(fields, data, timeout_s=policy.patience_s(config, len(data)), confirm=config.confirm)
         except ValueError as error:

@@ -18,7 +18,7 @@ MARGIN: Final = 1 / 16
 """The same as a share of the estimate: a path is never as steady as its last samples."""
 MIN_WINDOW_S: Final = 30.0
 """For how long a minimum counts. A route may become longer."""
-STALE_S: Final = 10.0
+STALE_S: Final = 5.0
 """After so long without a sample, what made the path slow may be over (RFC 6298 5.7)."""
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import s3_double
@@ -53,6 +54,20 @@ class TestFallback:
         assert rig.over_https("key") == BODY[10:]
         assert rig.s3.objects["/bucket/key"].headers["x-amz-meta-a"] == "b"
         assert response["ResponseMetadata"]["Raptor"]["Route"] == "https"
+
+    def test_puts_that_were_on_their_way_fail_once_together(self, rig, client):
+        """Each of sixteen threads' puts would otherwise double how long the circuit breaker stays open."""
+
+        class Slow(Stream):
+            def read(self, *arguments):
+                if not rig.breaker.state.failures:
+                    rig.breaker.failed("another put's failure", time.time())
+                return super().read(*arguments)
+
+        rig.engine.error = ConfirmationTimeout("no answer")
+        client.put_object(Bucket="bucket", Key="key", Body=Slow(BODY))
+        assert rig.over_https("key") == BODY
+        assert rig.breaker.state.failures == 1
 
     def test_https_may_still_retry(self, rig, client):
         rig.engine.error = ConfirmationTimeout("no answer")
