@@ -146,6 +146,7 @@ class Breaker:
             return BreakerState(failures, now + _cooldown_s(failures), reason[:_MAX_REASON])
 
         with self._lock:
+            now = self._clock()  # others may have failed while this one waited for the lock
             if self._state.failures and started_at < self._opened_at <= now:
                 return
             self._opened_at = now

@@ -222,3 +222,23 @@ class TestJournal:
         journal = Journal(directory)
         journal.record(PutRecord(1.0, "b", "k"))
         assert (directory / "victim").read_text() == ""
+
+
+def test_a_failure_that_waited_for_anothers_to_be_written_is_the_same_one(clock):
+    """Sixteen threads whose puts fail in the same moment."""
+    breaker = Breaker(None, clock=clock)
+
+    class SomebodyElseFirst:
+        def __enter__(self):
+            breaker._lock = threading.Lock()
+            clock.now += 0.01
+            breaker.failed("the first", started_at)
+
+        def __exit__(self, *_):
+            pass
+
+    started_at = clock.now - 1
+    breaker._lock = SomebodyElseFirst()
+    breaker.failed("the second", started_at)
+    assert breaker.state.failures == 1
+    assert breaker.state.reason == "the first"
