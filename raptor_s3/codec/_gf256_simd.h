@@ -84,31 +84,35 @@ static TARGET void FN(multiply_add)(uint8_t *dst, const uint8_t *row, uint8_t c,
 INLINE void FN(tile)(uint8_t *const *out, const int count, const uint8_t *coefficients, size_t stride, const uint8_t *const *rows,
                      size_t terms, size_t at, const int cols) {
     V sums[ROWS][COLS];
-    EACH(i, count) { EACH(k, cols) sums[i][k] = ZERO(); }
+    EACH (i, count) {
+        EACH (k, cols) sums[i][k] = ZERO();
+    }
     size_t j = 0;
 #ifdef ADD_PRODUCTS
     for (; j + 2 <= terms; j += 2) {
         PREPARED first[COLS], second[COLS];
-        EACH(k, cols) {
+        EACH (k, cols) {
             first[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
             second[k] = PREPARE(LOAD(rows[j + 1] + at + (size_t)k * WIDTH));
         }
-        EACH(i, count) {
+        EACH (i, count) {
             const uint8_t *pair = coefficients + (size_t)i * stride + j;
             const FACTOR f = FACTOR_OF(pair[0]), g = FACTOR_OF(pair[1]);
-            EACH(k, cols) sums[i][k] = ADD_PRODUCTS(sums[i][k], first[k], f, second[k], g);
+            EACH (k, cols) sums[i][k] = ADD_PRODUCTS(sums[i][k], first[k], f, second[k], g);
         }
     }
 #endif
     for (; j < terms; j++) {
         PREPARED prepared[COLS];
-        EACH(k, cols) prepared[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
-        EACH(i, count) {
+        EACH (k, cols) prepared[k] = PREPARE(LOAD(rows[j] + at + (size_t)k * WIDTH));
+        EACH (i, count) {
             const FACTOR factor = FACTOR_OF(coefficients[(size_t)i * stride + j]);
-            EACH(k, cols) sums[i][k] = ADD_PRODUCT(sums[i][k], prepared[k], factor);
+            EACH (k, cols) sums[i][k] = ADD_PRODUCT(sums[i][k], prepared[k], factor);
         }
     }
-    EACH(i, count) { EACH(k, cols) STORE(out[i] + at + (size_t)k * WIDTH, sums[i][k]); }
+    EACH (i, count) {
+        EACH (k, cols) STORE(out[i] + at + (size_t)k * WIDTH, sums[i][k]);
+    }
 }
 
 INLINE void FN(strip)(uint8_t *const *out, const int count, const uint8_t *coefficients, size_t stride,
@@ -149,18 +153,18 @@ static TARGET void FN(product)(uint8_t *const *out, size_t count, const uint8_t 
 INLINE void FN(accumulate_at)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running,
                               size_t size, size_t at, const int cols) {
     V sums[COLS];
-    EACH(k, cols) sums[k] = LOAD(running + at + (size_t)k * WIDTH);
+    EACH (k, cols) sums[k] = LOAD(running + at + (size_t)k * WIDTH);
     for (size_t j = 0; j < count; j++) {
         const uint8_t *row = rows + j * size + at;
         uint8_t *first = checks + taps[2 * j] * size + at, *second = checks + taps[2 * j + 1] * size + at;
-        EACH(k, cols) {
+        EACH (k, cols) {
             const size_t o = (size_t)k * WIDTH;
             sums[k] = XOR(DOUBLE(sums[k]), LOAD(row + o));
             STORE(first + o, XOR(LOAD(first + o), sums[k]));
             STORE(second + o, XOR(LOAD(second + o), sums[k]));
         }
     }
-    EACH(k, cols) STORE(running + at + (size_t)k * WIDTH, sums[k]);
+    EACH (k, cols) STORE(running + at + (size_t)k * WIDTH, sums[k]);
 }
 
 static TARGET void FN(accumulate_from)(uint8_t *checks, const uint8_t *taps, const uint8_t *rows, size_t count, uint8_t *running,
@@ -181,7 +185,7 @@ static TARGET void FN(accumulate)(uint8_t *checks, const uint8_t *taps, const ui
 
 /* The sums of four rows, from `at` on; the empty sum, entry 0, is there already. */
 INLINE void FN(make_sums)(uint8_t *table, const uint8_t *const *rows, size_t at) {
-    EACH(k, VECTORS) {
+    EACH (k, VECTORS) {
         const size_t o = (size_t)k * WIDTH;
         uint8_t *entry = table + o;
         const V a = LOAD(rows[0] + at + o), b = LOAD(rows[1] + at + o), c = LOAD(rows[2] + at + o), d = LOAD(rows[3] + at + o);
@@ -207,22 +211,22 @@ INLINE void FN(make_sums)(uint8_t *table, const uint8_t *const *rows, size_t at)
 /* to = from + an entry of each of `groups` tables: `first` picks in the first eight, `second` in the others. */
 INLINE void FN(pick)(uint8_t *to, const uint8_t *from, const uint8_t *tables, uint64_t first, uint64_t second, const int groups) {
     V sums[VECTORS];
-    EACH(k, VECTORS) sums[k] = LOAD(from + (size_t)k * WIDTH);
-    EACH(group, groups) {
+    EACH (k, VECTORS) sums[k] = LOAD(from + (size_t)k * WIDTH);
+    EACH (group, groups) {
         const uint8_t sixteenfold = (uint8_t)((group < 8 ? first : second) >> (group % 8 * 8));
         const uint8_t *entry = tables + (size_t)group * TABLE + sixteenfold * (size_t)(RQ_TILE / 16);
-        EACH(k, VECTORS) {
+        EACH (k, VECTORS) {
             sums[k] = XOR(sums[k], LOAD(entry + (size_t)k * WIDTH));
             KEEP(sums[k]);
         }
     }
-    EACH(k, VECTORS) STORE(to + (size_t)k * WIDTH, sums[k]);
+    EACH (k, VECTORS) STORE(to + (size_t)k * WIDTH, sums[k]);
 }
 
 /* Horner over the eight bit planes of each free column, which then lies where its lowest one was. */
 INLINE void FN(join_planes)(uint8_t *planes, size_t frees) {
     for (; frees; frees--, planes += 8 * RQ_TILE) {
-        EACH(k, VECTORS) {
+        EACH (k, VECTORS) {
             uint8_t *plane = planes + (size_t)k * WIDTH;
             V x = LOAD(plane + 7 * RQ_TILE);
             for (size_t bit = 7; bit-- > 0;) x = XOR(DOUBLE(x), LOAD(plane + bit * RQ_TILE));
