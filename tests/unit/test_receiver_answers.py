@@ -24,7 +24,7 @@ from raptor_s3.errors import TransferRejected
 from raptor_s3.receiver import admission, s3_answers
 from raptor_s3.receiver.outcome import CANCELLED, Outcome, Receiver, given_up
 from raptor_s3.receiver.policy import Grant, Policy, Rule
-from raptor_s3.routing.fast_path import _is_receivers_own
+from raptor_s3.routing.ending import is_receivers_own
 from raptor_s3.wire.put_header import crc32_field
 from raptor_s3.wire.transfer_state import StateType
 
@@ -36,7 +36,7 @@ BODY = memoryview(b"body")
 def leads_to_https(outcome: Outcome) -> bool:
     assert outcome.type is StateType.FAILED
     assert outcome.fields is not None
-    return _is_receivers_own(TransferRejected(*(outcome.fields[name] for name in ("Code", "Message", "StatusCode"))))
+    return is_receivers_own(TransferRejected(*(outcome.fields[name] for name in ("Code", "Message", "StatusCode"))))
 
 
 def said(code: str, status: int) -> ClientError:
