@@ -84,7 +84,6 @@ def test_a_second_interrupt_releases_nobody_elses_lock() -> None:
 import os, signal, threading, time
 from raptor_s3.net.engine import Engine
 from tests.responder import Responder, put_fields
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do their children
 with Responder() as responder:
     engine = Engine(responder.settings())
     engine.put(put_fields("a", b"1"), b"1", timeout_s=5)
