@@ -15,6 +15,7 @@ Invariant: with a cap, the pacer never runs faster than it.
 from __future__ import annotations
 
 import enum
+import heapq
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -61,7 +62,7 @@ JITTER_SHARE: Final = 10.0
 BUSY: Final = 0.7
 """A round in which less than this share of the rate was used teaches nothing."""
 LIGHT_BYTES: Final = 3000
-"""With so little in flight, a state is about a lone small put, and teaches nothing of the rate."""
+"""With so little in flight, and nothing that waits, a state is about a lone small put, and teaches nothing of the rate."""
 
 RECENT: Final = 6
 """Round trips of which the least tells the queue."""
@@ -122,7 +123,7 @@ class RateController:
         self._samples: deque[tuple[int, float]] = deque()  # (round, octets per second), decreasing
         self._history: deque[tuple[float, float]] = deque()  # (time, octets delivered by then) of a busy period
         self._delivered = 0.0
-        self._surplus: deque[tuple[float, float]] = deque()  # (when it will have arrived, octets): the link carries it too
+        self._surplus: list[tuple[float, float]] = []  # a heap of (when it will have arrived, octets): the link carries it too
         self._round = 0
         self._round_ends_at = 0.0
         self._recent_rtts: deque[float] = deque(maxlen=RECENT)
@@ -169,15 +170,16 @@ class RateController:
         self._heard_at = now
         if feedback.rtt_s is not None and feedback.rtt_s > 0:
             self._on_rtt(feedback.rtt_s)
-        if in_flight_bytes <= LIGHT_BYTES:
+        if in_flight_bytes <= LIGHT_BYTES and self.idle_at >= self._sent_at:
             return  # a lone small put: nothing to be learned of the rate
         self._delivered_count += feedback.delivered
         self._lost_count += feedback.lost
         surplus = self._surplus
         if feedback.surplus and self._queue_s <= self._queue_threshold_s:  # a full queue drops it, and nobody would know
-            surplus.append((now + feedback.surplus_s, feedback.surplus * (1 - self._path.loss.rate) * datagram_bytes))
+            octets = feedback.surplus * (1 - self._path.loss.rate) * datagram_bytes
+            heapq.heappush(surplus, (now + feedback.surplus_s, octets))
         while surplus and surplus[0][0] <= now:
-            self._delivered += surplus.popleft()[1]
+            self._delivered += heapq.heappop(surplus)[1]
         if feedback.delivered:
             self._delivered += feedback.delivered * datagram_bytes
             self._measure(now)

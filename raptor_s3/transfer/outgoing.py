@@ -277,7 +277,7 @@ class OutgoingTransfer:
         is_success = state.type in (StateType.ENOUGH_PACKETS, StateType.BLOCK_COMPLETE, StateType.COMPLETE)
         sent_at: float | None = None
         if is_success and not block.done:
-            delivered = max(block.symbols - block.received, 0)
+            delivered = max(min(block.symbols, block.next_esi) - block.received, 0)
             index = state.received if state.received <= block.next_esi else 0
             if index:
                 lost = index - block.index - delivered
@@ -288,16 +288,22 @@ class OutgoingTransfer:
                 surplus = block.next_esi - index
                 if surplus:
                     surplus_s = block.times[-1] - sent_at
-            elif sent_once and block.next_esi:
-                guess = min(flight_size(block.symbols, self._path.loss.rate), block.next_esi)
-                sent_at = block.sent_at(guess - 1)
+            elif sent_once and block.next_esi >= block.symbols:
+                sent_at = block.sent_at(block.symbols - 1)  # or later: a round trip too short would pass for the path's least
             if sent_at is not None:
                 self._completed_at = sent_at
         rtt_s = confirmed_s = None
-        if sent_at is not None and sent_at >= self._questioned_at:
-            rtt_s = now - sent_at
-        if state.type is StateType.COMPLETE and self._completed_at is not None and self._completed_at >= self._questioned_at:
-            confirmed_s = now - self._completed_at
+        if sent_at is not None:
+            if sent_at >= self._questioned_at:
+                rtt_s = now - sent_at
+            else:
+                self._path.rtt.back_off(sent_at, now)
+        completed_at = self._completed_at
+        if state.type is StateType.COMPLETE and completed_at is not None:
+            if completed_at >= self._questioned_at:
+                confirmed_s = now - completed_at
+            else:
+                self._path.confirmation.back_off(completed_at, now)
         return Feedback(delivered, lost, rtt_s, confirmed_s, since, surplus, surplus_s)
 
     def _top_up(self, block: _Block, tolerance: float) -> None:
@@ -335,7 +341,7 @@ class OutgoingTransfer:
         self._is_heard = False
         self._asked_at = now
         if self._phase is _Phase.CANCELLING:
-            self.wants_cancel = True
+            self.wants_cancel = self.request.fields is not None
         elif self._phase is _Phase.SENDING and self._silences:
             self._silences = 0
             for block in self._blocks:
@@ -345,18 +351,17 @@ class OutgoingTransfer:
                 self._extend(block, block.next_esi + min(flight_size(block.symbols, self._path.loss.rate), FIRST_BURST))
 
     def cancel(self, now: float) -> None:
-        """Give up: no symbol leaves any more, and the receiver is told."""
+        """Give up: no symbol leaves any more, and the receiver is told, if it knows what a cancel is (not of a bare object)."""
         if self._phase is _Phase.WAITING:
             self._finish(Ending.NOTHING_SENT)
         elif self._phase is _Phase.SENDING:
             self.backlog = 0
             for block in self._blocks:
                 block.target = block.next_esi
-            if self.request.fields is not None:
-                self._phase = _Phase.CANCELLING
-                self.wants_cancel = True
-                self._silences = 0
-                self._asked_at = now
+            self._phase = _Phase.CANCELLING
+            self.wants_cancel = self.request.fields is not None
+            self._silences = 0
+            self._asked_at = now
 
     def get_timer(self) -> float:
         """When `handle_timer` is due; infinity after the end."""
@@ -370,6 +375,8 @@ class OutgoingTransfer:
                 return due
         elif self._phase is not _Phase.CANCELLING:
             return due if self._phase is _Phase.WAITING else _NEVER
+        elif self.request.fields is None:
+            return due
         asked_at = self._last_sent_at if self._last_sent_at > self._asked_at else self._asked_at
         timeout_s, row = self._path.rtt.timeout_s, self._silences
         if self.backlog:

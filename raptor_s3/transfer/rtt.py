@@ -1,6 +1,7 @@
 """Round-trip time: estimate and retransmission timeout (RFC 6298 2; the floor is QUIC's, not one second: RFC 9002 6.2.1).
 
-Karn's rule is the caller's: only unambiguous samples come in.
+Karn's rule is the caller's: only unambiguous samples come in, and of the others `back_off` is told. Without that, a path that has
+become slower than the timeout would be asked too soon for ever.
 
 Invariant: `timeout_s` lies within MIN_TIMEOUT_S..MAX_TIMEOUT_S, and the first estimate is conservative.
 """
@@ -31,7 +32,7 @@ class RoundTrip:
     (0.1, 0.3)
     """
 
-    __slots__ = ("_min_until", "_next_min_s", "_sampled_at", "min_s", "smoothed_s", "timeout_s", "variation_s")
+    __slots__ = ("_backed_off_at", "_min_until", "_next_min_s", "_sampled_at", "min_s", "smoothed_s", "timeout_s", "variation_s")
 
     def __init__(self, smoothed_s: float | None = None, variation_s: float = 0.0) -> None:
         self.smoothed_s = smoothed_s
@@ -39,7 +40,7 @@ class RoundTrip:
         self.min_s = float("inf")
         self._min_until = 0.0
         self._next_min_s = float("inf")
-        self._sampled_at = -float("inf")
+        self._sampled_at = self._backed_off_at = -float("inf")
         self.timeout_s = self._timeout_s()
         """How long to wait for an answer before asking again, without backoff."""
 
@@ -63,6 +64,16 @@ class RoundTrip:
         elif now >= self._min_until:
             self.min_s, self._next_min_s = self._next_min_s, rtt_s
             self._min_until = now + MIN_WINDOW_S
+
+    def back_off(self, sent_at: float, now: float) -> None:
+        """What left at `sent_at` was asked about before its answer came: wait longer, until a sample tells (RFC 6298 5.5 to 5.7).
+
+        Twice as long, once per round trip, but not longer than this one can have been.
+        """
+        if sent_at >= self._backed_off_at:
+            self._backed_off_at = now
+            at_most_s = (now - sent_at) * (1 + MARGIN) + GRANULARITY_S
+            self.timeout_s = max(self.timeout_s, min(2 * self.timeout_s, at_most_s, MAX_TIMEOUT_S))
 
     def is_stale(self, now: float) -> bool:
         """True when nothing was measured for long, or ever: the path may have become better since."""

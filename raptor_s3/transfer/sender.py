@@ -199,7 +199,8 @@ class Sender:
 
     def drop(self, transfer: OutgoingTransfer) -> None:
         """Forget a transfer at once: it sends nothing any more, and does not appear in `ended`."""
-        if self._transfers.pop(transfer.object_id, None) is not None:
+        if self._transfers.get(transfer.object_id) is transfer:
+            del self._transfers[transfer.object_id]
             transfer.backlog = 0
             self._flight_bytes -= transfer.flight_bytes
             if not self._transfers:
@@ -208,6 +209,8 @@ class Sender:
     def change_session(self, transfer: OutgoingTransfer, now: float) -> None:
         """`transfer` goes on under new keys: see OutgoingTransfer.change_session."""
         transfer.change_session(now)
+        if transfer.wants_cancel:
+            self._cancels.append(transfer)
         self._settle(transfer)
 
     @property
@@ -218,7 +221,7 @@ class Sender:
     def _settle(self, transfer: OutgoingTransfer) -> None:
         """Bring queue, timers, flight and `ended` up to date after something happened to `transfer`."""
         if transfer.outcome is not None:
-            if transfer.object_id in self._transfers:
+            if self._transfers.get(transfer.object_id) is transfer:  # a bare object's id may have been taken again
                 self.drop(transfer)
                 self.ended.append(transfer)
             return

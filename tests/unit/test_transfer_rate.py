@@ -81,9 +81,9 @@ def test_auto_finds_the_rate_and_spares_the_queue(mbps: float, rtt_s: float, fil
 @pytest.mark.parametrize("options", [{"jitter_s": 0.03}, {"jitter_s": 0.03, "loss": 0.05}, {"loss": 0.05, "bursty": True}])
 @pytest.mark.parametrize("rtt_s", [0.02, 0.15])
 def test_neither_jitter_nor_bursts_are_taken_for_congestion(options: dict[str, Any], rtt_s: float) -> None:
-    bench = Bench(20, rtt_s, **options)
-    assert bench.use(bench.put_folder(160)) >= 0.7
-    assert bench.overflow < 0.02
+    benches = [Bench(20, rtt_s, seed=seed, **options) for seed in range(1, 6)]
+    assert min(bench.use(bench.put_folder(160)) for bench in benches) >= 0.7
+    assert sum(bench.overflow for bench in benches) / len(benches) < 0.02
 
 
 @pytest.mark.parametrize(("mbps", "rtt_s", "files"), [(2, 0.02, 40), (20, 0.02, 100), (20, 0.15, 100)])
@@ -253,10 +253,14 @@ def test_the_sender_survives_a_blackout() -> None:
     assert bench.put_folder(20) < 6.0
 
 
+@pytest.mark.parametrize("seed", [5, 7])
 @pytest.mark.parametrize("loss", [0.02, 0.05, 0.1])
-def test_repair_that_was_not_needed_is_not_taken_for_a_slower_link(loss: float) -> None:
-    """A small put's spare datagram arrives when nobody speaks of it any more. Uncounted, it would halve the rate every round."""
-    bench = Bench(2, 0.15, loss, seed=5)
+def test_repair_that_was_not_needed_is_taken_for_neither_a_slower_nor_a_faster_link(loss: float, seed: int) -> None:
+    """A small put's spare datagram arrives when nobody speaks of it any more. Uncounted, it would halve the rate every round;
+
+    counted when another one's was due, which left much later, it would multiply it.
+    """
+    bench = Bench(2, 0.15, loss, seed=seed)
     bench.put_folder(1600, 1000, width=64)
     assert bench.use(bench.put_folder(800, 1000, width=64)) >= 0.5
     assert bench.client.sender.controller.bandwidth * 8 == pytest.approx(2e6, rel=0.4)
