@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 DATAGRAM_SIZES: Final = (MAX_DATAGRAM, 1200, 900, 508)
 """Sizes to try when datagrams don't fit the path. 508, and WireGuard's octets, fit what any IPv4 host must take (RFC 791)."""
 REMEMBER_SIZE_S: Final = 3600.0
+_MOST: Final = {"srtt_s": 60.0, "rttvar_s": 60.0, "loss": 1.0, "rate": 1e12, "floor": 1e12}
+"""Above that, no path is like it: an estimate that is far off takes minutes to come down."""
 
 
 def build(learned: Learned, max_datagram: int) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def parse_path(record: Mapping[str, Any]) -> Learned | None:
     if not isinstance(path, dict):
         return None
     values = {name: path.get(name) for name in Learned._fields}
-    if not all(value is None or (type(value) in (int, float) and 0 <= value < 1e12) for value in values.values()):
+    if not all(value is None or (type(value) in (int, float) and 0 <= value < _MOST[name]) for name, value in values.items()):
         return None
     default = Learned()
     return Learned(
