@@ -144,7 +144,8 @@ class FastPath:
         config = self.config
         began_at = clock.now()
         try:
-            outcome = self._engine().put(fields, data, timeout_s=policy.patience_s(config, len(data)), confirm=config.confirm)
+            patience_s = policy.patience_s(config, len(data))
+            outcome = self._engine().put(fields, data, timeout_s=patience_s, confirm=_confirm(fields, config))
         except ValueError as error:
             return Declined(f"can't travel: {error}", body.put_back())
         except Exception as error:  # a bug here, or a socket's OSError, must not cost the caller a put that HTTPS can carry
@@ -220,6 +221,11 @@ class FastPath:
     def _is_strict(self) -> bool:
         """Whether whoever calls hears of every failure."""
         return self.config.transport == "raptor" or self.config.on_failure == "raise"
+
+
+def _confirm(fields: dict[str, Any], config: RaptorConfig) -> str:
+    """What to wait for. Whether a condition holds, only S3 can say."""
+    return "file" if "IfNoneMatch" in fields or "IfMatch" in fields else config.confirm
 
 
 def _place(request: PutRequest) -> tuple[str, str]:

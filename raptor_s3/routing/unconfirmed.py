@@ -29,10 +29,18 @@ CLOCK_SLACK_S: Final = 2.0
 _REFUSALS: Final = (409, 412)
 _CONDITIONS: Final = ("IfMatch", "IfNoneMatch")
 _CHECKSUMS: Final = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
-# Parameters that come back from HeadObject as they were given.
-_ECHOED: Final = (
-    "CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "WebsiteRedirectLocation",
-)  # fmt: skip
+# Parameters that come back from HeadObject as they were given, and what they mean when they were not.
+_ECHOED: Final[Mapping[str, str]] = {
+    "CacheControl": "",
+    "ContentDisposition": "",
+    "ContentEncoding": "",
+    "ContentLanguage": "",
+    "StorageClass": "STANDARD",
+    "WebsiteRedirectLocation": "",
+}
+_TYPES_NOT_GIVEN: Final = ("binary/octet-stream", "application/octet-stream", None)
+# The bucket has defaults of its own for them.
+_ECHOED_IF_GIVEN: Final = ("BucketKeyEnabled", "ServerSideEncryption")
 
 
 class Unconfirmed(NamedTuple):
@@ -96,11 +104,23 @@ def _is_ours(found: Mapping[str, Any], sent: Unconfirmed, elapsed_s: float) -> b
         is_same = all(found[name] == sent.fields[name] for name in checksums)
     else:
         is_same = str(found.get("ETag", "")).strip('"') == sent.md5
+    return is_same and _has_same_parameters(found, sent.fields)
+
+
+def _has_same_parameters(found: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
     return (
-        is_same
-        and all(found.get(name) == sent.fields[name] for name in _ECHOED if name in sent.fields)
-        and _lower_names(found) == _lower_names(sent.fields)
+        all(found.get(name, default) == fields.get(name, default) for name, default in _ECHOED.items())
+        and all(found.get(name) == fields[name] for name in _ECHOED_IF_GIVEN if name in fields)
+        and found.get("ContentType") in ((fields["ContentType"],) if "ContentType" in fields else _TYPES_NOT_GIVEN)
+        and str(found.get("SSEKMSKeyId", "")).endswith(fields.get("SSEKMSKeyId", ""))  # an ARN, in answers
+        and _headers(found).get("expires") == fields.get("Expires")
+        and _lower_names(found) == _lower_names(fields)
     )
+
+
+def _headers(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    headers: Mapping[str, Any] = found.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers
 
 
 def _lower_names(fields: Mapping[str, Any]) -> dict[str, str]:
@@ -111,7 +131,7 @@ def _lower_names(fields: Mapping[str, Any]) -> dict[str, str]:
 def _age_s(found: Mapping[str, Any]) -> float | None:
     """How old the object is by the clock of the host that answered; None when it didn't say."""
     try:
-        date = email.utils.parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
+        date = email.utils.parsedate_to_datetime(_headers(found)["date"])
         return float((date - found["LastModified"]).total_seconds())
     except (KeyError, TypeError, ValueError):
         return None

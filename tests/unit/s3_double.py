@@ -184,9 +184,7 @@ class S3Double:
             request.send_header("Last-Modified", email.utils.formatdate(stored.at, usegmt=True))
             request.send_header("Content-Length", str(len(stored.body)))
             for header, value in stored.headers.items():
-                if header.startswith(
-                    ("x-amz-meta-", "x-amz-checksum-crc", "x-amz-checksum-sha", "cache-control", "content-type")
-                ):
+                if header.startswith(_ECHOED) and header != "content-length":
                     request.send_header(header, value)
         request.end_headers()
 
@@ -195,6 +193,15 @@ class S3Double:
         self._server.server_close()
 
 
+_ECHOED = (
+    "x-amz-meta-",
+    "x-amz-checksum-crc",
+    "x-amz-checksum-sha",
+    "x-amz-storage-class",
+    "cache-control",
+    "content-",
+    "expires",
+)
 _ERRORS = {
     409: b"<Error><Code>ConditionalRequestConflict</Code><Message>S3's words</Message></Error>",
     412: b"<Error><Code>PreconditionFailed</Code><Message>S3's words</Message></Error>",
