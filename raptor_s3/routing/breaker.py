@@ -200,5 +200,5 @@ def _parse(stored: Mapping[str, Any]) -> BreakerState:
     try:
         failures, until = int(stored.get("failures", 0)), float(stored.get("open_until", 0.0))
         return BreakerState(max(failures, 0), until, str(stored.get("reason", "")))
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         return CLOSED

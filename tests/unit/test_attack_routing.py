@@ -132,3 +132,28 @@ def test_attempts_that_never_report_back_do_not_grow_the_reason():
         now += LONGEST_COOLDOWN_S + 100
         assert breaker.admit(5) == ""
     assert len(breaker.state.reason) < 200
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"failures": float("inf")},
+        {"failures": 1, "open_until": 10**400},
+        {"failures": float("nan")},
+        {"failures": [], "open_until": {}},
+        {"failures": 10**400, "open_until": float("-inf"), "reason": 1},
+    ],
+    ids=repr,
+)
+def test_nonsense_in_the_breakers_record_is_no_exception(stored):
+    class Store:
+        def load(self):
+            return stored
+
+        def update(self, change):
+            change(stored)
+
+    breaker = Breaker(Store())
+    assert isinstance(breaker.admit(1.0), str)
+    breaker.failed("timeout", 0.0)
+    breaker.succeeded()
