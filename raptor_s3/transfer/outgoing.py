@@ -476,3 +476,5 @@ class OutgoingTransfer:
         self.backlog = 0
         self.wants_cancel = False
         self.count_sent()
+        if self.stats.lost_estimate < 0:  # what was taken for lost was late, or the receiver reads in another order
+            self.stats.lost_estimate = 0
