@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import struct
@@ -224,7 +225,10 @@ class SessionStore:
         self._memory[endpoint] = dict(learned)
 
     def update_learned(self, endpoint: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge `changes` into the record, atomically among processes; returns the result. A value of None removes its key."""
+        """Merge `changes` into the record, atomically among processes; returns the result. A value of None removes its key.
+
+        Where both together are too large, the changes alone. Raises as `save_learned` does, for the changes.
+        """
         with contextlib.ExitStack() as stack:
             if self.directory is not None:
                 try:
@@ -233,7 +237,11 @@ class SessionStore:
                     self._warn(error)
             merged = {**self.load_learned(endpoint), **changes}
             learned = {key: value for key, value in merged.items() if value is not None}
-            self.save_learned(endpoint, learned)
+            try:
+                self.save_learned(endpoint, learned)
+            except ValueError:  # what was there is as good as damaged
+                learned = {key: value for key, value in changes.items() if value is not None}
+                self.save_learned(endpoint, learned)
         return learned
 
     def _path(self, endpoint: str, kind: str) -> str:
@@ -315,10 +323,17 @@ def _parse_learned(content: bytes | None) -> dict[str, Any]:
     if content is None or len(content) > MAX_LEARNED_BYTES:
         return {}
     try:
-        learned = json.loads(content)
+        learned = json.loads(content, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
         return {}
     return learned if isinstance(learned, dict) else {}
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("no JSON has infinite numbers")
+    return value
 
 
 def _build_learned(learned: Mapping[str, Any]) -> bytes:

@@ -257,7 +257,23 @@ def test_learned_records(directory: Path) -> None:
     assert SessionStore(directory).load_learned(ENDPOINT)["loss"] == 0.1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"1", b"\xff\xfe", b"[" * 100_000, b'{"x": "' + b"y" * 70_000 + b'"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"1",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"x": "' + b"y" * 70_000 + b'"}',
+        b'{"x": NaN}',
+        b'{"x": {"y": [-Infinity]}}',
+        b'{"x": 1e400}',
+        b'{"x": ' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda content: repr(content[:20]),
+)
 def test_damaged_learned_records_are_empty(directory: Path, content: bytes) -> None:
     store = SessionStore(directory)
     store.save_learned(ENDPOINT, {"srtt": 1.0})
@@ -274,6 +290,17 @@ def test_records_that_can_not_be_kept_are_refused(directory: Path, learned: dict
     with pytest.raises(ValueError):
         store.save_learned(ENDPOINT, learned)
     assert store.load_learned(ENDPOINT) == {"srtt": 1.0}
+
+
+def test_a_record_that_has_grown_too_large_begins_anew(directory: Path) -> None:
+    """What is 40 KB of UTF-8 may be 120 KB as we write it; no put may hear of that, and no update be lost for ever."""
+    store = SessionStore(directory)
+    store.save_learned(ENDPOINT, {})
+    (directory / f"{ENDPOINT}.json").write_text('{"x": "' + "é" * 20_000 + '"}', "utf-8")
+    assert store.update_learned(ENDPOINT, {"srtt": 2.0, "loss": None}) == {"srtt": 2.0}
+    assert store.load_learned(ENDPOINT) == {"srtt": 2.0}
+    with pytest.raises(ValueError):
+        store.update_learned(ENDPOINT, {"x": float("nan")})
 
 
 def test_updates_of_several_users_are_all_kept(directory: Path) -> None:
