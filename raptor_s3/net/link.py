@@ -148,7 +148,7 @@ class Link:
             self._end(now)
 
     def _end(self, now: float) -> None:
-        ended, self.sender.ended[:] = list(self.sender.ended), []
+        ended, self.sender.ended = self.sender.ended, []
         for transfer in ended:
             put = self._puts.get(transfer.object_id)
             if put is None:
