@@ -44,6 +44,8 @@ __all__ = ["Confirm", "EndpointSettings", "Engine", "PutOutcome", "TransferStats
 _log = logging.getLogger(__name__)
 
 RECEIVE_LIMIT: Final = 256
+LATE_S: Final = 0.25
+"""A process that comes to itself so long after its time (stopped, suspended, starved) can't tell round trips."""
 _MAX_WAIT_S: Final = 3600.0
 
 _engines: dict[EndpointSettings, Engine] = {}
@@ -287,7 +289,7 @@ class Engine:
                 self._polling_until = 0.0
             now = clock.now()
         # A lone put is done with the datagram that ends it: what comes after is the next one's.
-        link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and link.puts == 1)
+        link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and link.puts == 1, is_late=now > due + LATE_S)
 
     def _follow(self, put: Put) -> None:
         """Sleep until the leader says that the put has ended, or that it is our turn to lead."""

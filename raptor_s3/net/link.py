@@ -378,10 +378,15 @@ class Link:
 
     # Receiving
 
-    def receive(self, now: float, limit: int, *, is_lone: bool = False) -> int:
-        """Take in at most `limit` datagrams, and of a lone put none after its last; how many there were."""
+    def receive(self, now: float, limit: int, *, is_lone: bool = False, is_late: bool = False) -> int:
+        """Take in at most `limit` datagrams, and of a lone put none after its last; how many there were.
+
+        `is_late`: they may have waited here for long, and tell no round trip.
+        """
         if self._socket is None:
             return 0
+        if is_late and self.channel.is_handshaking:
+            self.channel.handshake_was_left()
         receive_into, buffer, view = self._socket.receive_into, self._buffer, self._buffer_view
         count = 0
         while count < limit:
@@ -393,19 +398,19 @@ class Link:
                 self._trouble(error, now)
                 break
             count += 1
-            self._take_in(view[:size], now)
+            self._take_in(view[:size], now, is_late)
             if is_lone and self.sender.ended:
                 break
         if self.sender.ended:
             self._end(now)
         return count
 
-    def _take_in(self, message: memoryview, now: float) -> None:
+    def _take_in(self, message: memoryview, now: float, is_late: bool) -> None:
         channel = self.channel
         try:
             plaintext = channel.receive(message, now)
             if plaintext is not None:
-                self.sender.receive_state(parse_transfer_state(plaintext), now)
+                self.sender.receive_state(parse_transfer_state(plaintext), now, is_late=is_late)
             elif channel.renewed:
                 self._renewed(now)
         except (WireGuardError, MalformedPacket) as error:

@@ -141,13 +141,18 @@ class Sender:
         cancels, self._cancels = self._cancels, []
         return [transfer for transfer in cancels if transfer.wants_cancel]
 
-    def receive_state(self, state: TransferState, now: float) -> None:
-        """Take one parsed state. Those of transfers that are not ours (any more) are ignored."""
+    def receive_state(self, state: TransferState, now: float, *, is_late: bool = False) -> None:
+        """Take one parsed state. Those of transfers that are not ours (any more) are ignored.
+
+        `is_late`: it may have come long before `now`.
+        """
         transfer = self._transfers.get(state.object_id)
         if transfer is None:
             return
         feedback = transfer.receive_state(state, now)
         if feedback is not None:
+            if is_late:
+                feedback = feedback._replace(rtt_s=None, confirmed_s=None)
             if feedback.rtt_s is not None:
                 self.path.rtt.sample(feedback.rtt_s, now)
             if feedback.confirmed_s is not None:

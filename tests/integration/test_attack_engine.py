@@ -147,7 +147,7 @@ def test_an_unexpected_error_ends_no_put_that_may_still_be_written(responder: Re
     responder.sink = waiting.append
     assert engine._link is not None
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(engine._link.sender, "receive_state", fail)
@@ -260,3 +260,28 @@ def test_a_body_that_changes_after_submit_is_sent_as_it_was() -> None:
         future.result(20)
         assert responder.objects[("", "path")] == [b"a" * 300_000]
         engine.close()
+
+
+def test_what_waited_for_a_stopped_process_tells_no_round_trip(responder: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suspended, starved, in a debugger: what came meanwhile waited in the socket. Else the next puts would not even be tried."""
+    engine = Engine(responder.settings())
+    for number in range(8):
+        put(engine, str(number))
+    waits = iter([1.0])
+    assert engine._readiness is not None
+    wait_for = engine._readiness.wait
+
+    def oversleep(timeout_s: float, **options: Any) -> None:
+        threading.Event().wait(next(waits, 0.0))
+        wait_for(timeout_s, **options)
+
+    monkeypatch.setattr(engine._readiness, "wait", oversleep)
+    futures = [submit(engine, f"during {number}") for number in range(8)]
+    for future in futures:
+        assert future.result(10).fields["ETag"]
+    assert next(waits, None) is None
+    assert engine._link is not None
+    path = engine._link.sender.path
+    assert path.rtt.timeout_s < 0.3
+    assert path.confirmation.timeout_s < 0.3
+    engine.close()
