@@ -38,7 +38,7 @@ WINDOW_SIZE: Final = WINDOW_BITS - WINDOW_BLOCK_BITS
 # Ours. A put can't wait for REKEY_TIMEOUT when its initiation was lost, so retransmission starts sooner and backs off to it.
 INITIATION_RETRANSMIT: Final = 1.0
 # Initiations that may still be answered: a response that crosses a retransmission is not wasted.
-MAX_PENDING_INITIATIONS: Final = 3
+MAX_PENDING_INITIATIONS: Final = 5
 MAX_SESSIONS_PER_PEER: Final = 8
 # Above this many initiations with a valid mac1 in a second (5% of a core), the responder asks for mac2.
 UNDER_LOAD_INITIATIONS_PER_S: Final = 200

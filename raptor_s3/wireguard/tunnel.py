@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from raptor_s3.wireguard.keys import KeyPair
 
 _NS_PER_S = 1_000_000_000
-# The new session, the one before it, and one that a crossing retransmission made in between.
-_KEPT_SESSIONS = 3
+# The session before, and those that one handshake's crossing retransmissions make.
+_KEPT_SESSIONS = 1 + constants.MAX_PENDING_INITIATIONS
 _MAX_JITTER_S = 0.333
 
 

@@ -6,6 +6,8 @@ import pytest
 from wireguard_pair import SOURCE, UNIX_TIME, Pair
 
 from raptor_s3.errors import AuthenticationFailed, HandshakeTimeout, MalformedPacket, SessionExpired
+from raptor_s3.net.channel import RETRANSMIT_S
+from raptor_s3.net.settings import DEFAULT_HANDSHAKE_TIMEOUT_S
 from raptor_s3.wireguard import constants, messages
 from raptor_s3.wireguard.cookie import MacChecker, MacWriter
 from raptor_s3.wireguard.keys import KeyPair, generate_private_key
@@ -103,12 +105,13 @@ def test_rekey_keeps_what_is_in_flight() -> None:
 
 def test_sessions_kept_are_few() -> None:
     pair = Pair()
-    sessions = [pair.shake_hands() for _ in range(6)]
-    assert len(pair.tunnel._sessions) == 3
+    kept = 1 + constants.MAX_PENDING_INITIATIONS
+    sessions = [pair.shake_hands() for _ in range(kept + 1)]
+    assert len(pair.tunnel._sessions) == kept
     replies = {}
     for session in sessions:
         replies[session] = pair.deliver(session.seal(b"x", pair.clock)).session.seal(b"y", pair.clock)
-    for session in sessions[-3:]:
+    for session in sessions[-kept:]:
         assert pair.tunnel.receive(replies[session], pair.clock) == Data(b"y", session)
     with pytest.raises(SessionExpired):
         pair.tunnel.receive(replies[sessions[0]], pair.clock)
@@ -168,11 +171,33 @@ def test_response_to_the_last_initiation_ends_the_earlier_ones() -> None:
 
 def test_initiations_in_flight_are_few() -> None:
     pair = Pair()
-    initiations = [pair.initiation() for _ in range(5)]
+    initiations = [pair.initiation() for _ in range(constants.MAX_PENDING_INITIATIONS + 1)]
     assert len(pair.tunnel._pending) == constants.MAX_PENDING_INITIATIONS
     oldest = pair.answer(initiations[0])
     with pytest.raises(SessionExpired):
         pair.tunnel.receive(oldest, pair.clock)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_within_a_puts_patience_no_initiation_is_forgotten(seed: int) -> None:
+    """On a path of more than a second, the response to the first one comes after the last one has left."""
+    pair = Pair(seed)
+    keys = pair.client.private, pair.server.public
+    tunnel = Tunnel(*keys, random=pair.random, retransmit_s=RETRANSMIT_S, backoff=1.0)
+    started_at = pair.clock
+    responses = [pair.answer(tunnel.initiation(started_at, UNIX_TIME))]
+    while (due := tunnel.get_timer()) is not None and due < started_at + DEFAULT_HANDSHAKE_TIMEOUT_S:
+        message = tunnel.handle_timer(due, UNIX_TIME)
+        assert message is not None
+        responses.append(pair.answer(message))
+    assert len(responses) in (4, 5)
+    pair.clock += DEFAULT_HANDSHAKE_TIMEOUT_S
+    first = tunnel.receive(responses[0], pair.clock)
+    assert isinstance(first, HandshakeComplete)
+    received = pair.deliver(first.session.seal(b"sent at once", pair.clock))
+    for response in responses[1:]:
+        assert isinstance(tunnel.receive(response, pair.clock), HandshakeComplete)
+    assert isinstance(tunnel.receive(received.session.seal(b"answered in the first session", pair.clock), pair.clock), Data)
 
 
 def test_timestamps_increase_when_the_clock_does_not() -> None:
