@@ -151,7 +151,7 @@ class Link:
         ended, self.sender.ended = self.sender.ended, []
         for transfer in ended:
             put = self._puts.get(transfer.object_id)
-            if put is None:
+            if put is None or put.transfer is not transfer:
                 continue
             outcome = transfer.outcome
             if outcome is Ending.CANCELLED and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
