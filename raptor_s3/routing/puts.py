@@ -118,12 +118,12 @@ class Puts:
             record.bucket, record.key = request.bucket, request.key
             self._remember(request)
             known = self.declined.pop(threading.get_ident(), None) if self.declined else None
-            if known is None:
-                result = fast_path.put(request, record)
-            else:
+            if known is not None and (known[1].record.bucket, known[1].record.key) == (request.bucket, request.key):
                 declined, begun = known
                 result = declined._replace(body=request.body)
                 call.began, record.at, record.size_bytes = begun.began, begun.record.at, begun.record.size_bytes
+            else:
+                result = fast_path.put(request, record)
         answer = self.answer(result, record, params["url"])
         if record.size_bytes is None:
             record.size_bytes = size_at_a_glance(params["body"])

@@ -12,7 +12,9 @@ from raptor_s3.errors import ConfirmationTimeout, TransferRejected
 from raptor_s3.net import engine
 from raptor_s3.routing import endpoint, hooks
 from raptor_s3.routing.breaker import LONGEST_COOLDOWN_S, Breaker
+from raptor_s3.routing.fast_path import Declined
 from raptor_s3.routing.policy import bucket_reason
+from raptor_s3.routing.unconfirmed import unconfirmed
 
 
 @pytest.fixture
@@ -157,3 +159,19 @@ def test_nonsense_in_the_breakers_record_is_no_exception(stored):
     assert isinstance(breaker.admit(1.0), str)
     breaker.failed("timeout", 0.0)
     breaker.succeeded()
+
+
+def test_what_a_shortcut_heard_of_one_put_is_not_taken_for_another(rig):
+    """It is left for the hook by thread: a fork in between leaves it in the child, where another thread may get that number."""
+    client = s3_double.make_client(rig.s3)
+    attachment = rig.attach_to(client, s3_double.make_config(rig.s3))
+    puts = attachment.puts
+    fields = {"Bucket": "bucket", "Key": "one", "IfNoneMatch": "*"}
+    sent = unconfirmed(ConfirmationTimeout("lost"), fields, b"body", 0.0)
+    call = puts.new_call()
+    call.record.bucket, call.record.key = "bucket", "one"
+    puts.declined[threading.get_ident()] = Declined("fast path failed", b"body", after_failure=True, unconfirmed=sent), call
+    response = client.put_object(Bucket="bucket", Key="another", Body=b"body", IfNoneMatch="*")
+    assert response["ResponseMetadata"]["Raptor"]["Route"] == "raptor"
+    assert rig.s3.puts == []
+    assert puts.declined == {}
