@@ -75,8 +75,11 @@ def timed(work: Callable[[], object], repeat: int) -> float:
 
 
 def medians(works: list[Callable[[], object]], seconds: float) -> list[float]:
-    """Median seconds per call of each, in alternating samples of about half a millisecond or one call."""
-    repeats = [max(1, int(5e-4 / timed(work, 3))) for work in works]
+    """Median seconds per call of each, in alternating samples of about a millisecond, or of one longer call.
+
+    The first call of a sample finds the caches full of the others' data.
+    """
+    repeats = [max(1, round(1e-3 / timed(work, 3))) for work in works]
     samples: list[list[float]] = [[] for _ in works]
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(samples[0]) < 9:

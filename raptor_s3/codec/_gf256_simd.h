@@ -34,6 +34,12 @@
 #define KEEP(v) (void)0
 #endif
 
+#if defined(__GNUC__) || defined(__clang__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) (void)0
+#endif
+
 /* A short loop whose bound is constant where it is inlined: unrolled, so that arrays become registers. */
 #define EACH(i, bound) UNROLL for (int i = 0; i < (bound); i++)
 
@@ -241,14 +247,28 @@ INLINE void FN(pick_each)(uint8_t *sums, size_t count, const uint8_t *tables, co
     for (; picks < end; picks++, sums += RQ_TILE) FN(pick)(sums, sums, tables, picks[0], groups > 8 ? picks[count] : 0, groups);
 }
 
-static TARGET void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_t at) {
+/* Rows lie so far apart that no hardware foresees the next one: the rows of the next tables are asked for while these are made.
+ */
+INLINE size_t FN(make_tables)(uint8_t *tables, const rq_combination *c, size_t word, size_t at, size_t next_at) {
+    const size_t next = word + 2 < c->words ? word + 2 : 0, groups = c->words - word < 2 ? 8 : 16,
+                 foreseen = c->words - next < 2 ? 8 : 16;
+    if (next) next_at = at;
+    for (size_t i = 0; i < groups; i++) {
+        if (i < foreseen) {
+            EACH (row, 4) PREFETCH(c->rows[32 * next + 4 * i + (size_t)row] + next_at + RQ_TILE - 1);
+        }
+        FN(make_sums)(tables + i * TABLE, c->rows + 32 * word + 4 * i, at);
+    }
+    return groups;
+}
+
+/* next_at: of the tile that comes after */
+static TARGET void FN(combine_tile)(uint8_t *const *out, const rq_combination *c, size_t at, size_t next_at) {
     const size_t count = c->repairs + c->planes;
     uint8_t *tables = c->tables, *sums = c->sums;
     memset(sums, 0, count * RQ_TILE);
     for (size_t word = 0; word < c->words; word += 2) {
-        const size_t groups = c->words - word < 2 ? 8 : 16;
-        for (size_t i = 0; i < groups; i++) FN(make_sums)(tables + i * TABLE, c->rows + 32 * word + 4 * i, at);
-        if (groups == 16)
+        if (FN(make_tables)(tables, c, word, at, next_at) == 16)
             FN(pick_each)(sums, count, tables, c->picks + word * count, 16);
         else
             FN(pick_each)(sums, count, tables, c->picks + word * count, 8);
@@ -267,9 +287,10 @@ static TARGET void FN(combine_tile)(uint8_t *const *out, const rq_combination *c
 
 static TARGET void FN(combine)(uint8_t *const *out, const rq_combination *c, size_t size) {
     memset(c->tables, 0, RQ_TABLES);
-    size_t at = 0;
-    for (; at + RQ_TILE <= size; at += RQ_TILE) FN(combine_tile)(out, c, at);
-    if (at < size) FN(combine_tile)(out, c, size - RQ_TILE);
+    for (size_t at = 0, next; at < size; at = next) { /* the last tile overlaps the one before */
+        next = at + 2 * RQ_TILE <= size || at + RQ_TILE == size ? at + RQ_TILE : size - RQ_TILE;
+        FN(combine_tile)(out, c, at, next < size ? next : at);
+    }
 }
 
 static const rq_arithmetic FN(arithmetic) = {NAME,        COMBINE_FROM,   PREFERS_PLANES, FN(sum), FN(multiply_add),
@@ -301,5 +322,6 @@ static const rq_arithmetic FN(arithmetic) = {NAME,        COMBINE_FROM,   PREFER
 #undef UNROLL
 #undef INLINE
 #undef KEEP
+#undef PREFETCH
 #undef IN_REGISTER
 #undef EACH
