@@ -110,8 +110,9 @@ def test_threads_share_one_socket(responder: Responder, engine: Engine) -> None:
 
 
 def test_a_thousand_futures_at_once(responder: Responder, engine: Engine) -> None:
+    threads = threading.active_count()
     futures = [engine.submit(put_fields(f"{index}", b"%d" % index), b"%d" % index, timeout_s=60) for index in range(1000)]
     for future in futures:
         future.result(timeout=60)
     assert len(responder.objects) == 1000
-    assert threading.active_count() < 20
+    assert threading.active_count() <= threads + 2, "one that leads, one that resolves"
