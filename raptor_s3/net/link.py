@@ -87,6 +87,9 @@ class Link:
         return Probe(new_transfer_id(), timeout_s, now, self.sender.path)
 
     def add(self, put: Put, now: float) -> None:
+        """Raises TransferCancelled when the link is closed, ValueError when the object id is in use."""
+        if self._socket is None:
+            raise TransferCancelled("the engine was closed before anything was sent")
         if not self._puts and self.channel.is_handshaking:
             if now >= self._handshake_ends_at:
                 self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one

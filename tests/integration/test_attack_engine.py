@@ -285,3 +285,24 @@ def test_what_waited_for_a_stopped_process_tells_no_round_trip(responder: Respon
     assert path.rtt.timeout_s < 0.3
     assert path.confirmation.timeout_s < 0.3
     engine.close()
+
+
+@pytest.mark.parametrize("call", [put, submit], ids=["put", "future"])
+def test_a_put_that_finds_the_engine_just_closed_ends(responder: Responder, monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
+    """Between the look for the link and the lock; what is added to a link that is shut would never be looked after."""
+    engine = Engine(responder.settings())
+    put(engine, "a")
+    open_link = engine._open
+
+    def open_and_close() -> Any:
+        link = open_link()
+        engine.close()
+        return link
+
+    monkeypatch.setattr(engine, "_open", open_and_close)
+    with pytest.raises(TransferCancelled):
+        outcome = call(engine, "b", timeout_s=1)
+        outcome.result(PATIENCE_S)
+    monkeypatch.undo()
+    assert put(engine, "c").fields["ETag"]
+    engine.close()
