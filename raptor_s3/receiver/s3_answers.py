@@ -140,8 +140,8 @@ def own_write(
 ) -> Outcome | None:
     """COMPLETE if the object that stands in the way is the one that an earlier attempt wrote, else None.
 
-    Ours: the same content, and by S3's own clock not older than `elapsed_s`, the time since that attempt began. Without
-    s3:GetObject nobody can tell.
+    Ours: the same content and metadata, and by S3's own clock not older than `elapsed_s`, the time since that attempt began.
+    Without s3:GetObject nobody can tell.
     """
     place = {name: fields[name] for name in ("Bucket", "Key", "ExpectedBucketOwner") if name in fields}
     try:
@@ -150,9 +150,14 @@ def own_write(
         _log.warning("can't tell whether a conditional put wrote: %s", code_of(error) or type(error).__name__)
         return None
     age_s = _age_s(found)
-    if age_s is None or age_s > elapsed_s + CLOCK_SLACK_S or not is_ours(found):
+    if age_s is None or age_s > elapsed_s + CLOCK_SLACK_S or _metadata(found) != _metadata(fields) or not is_ours(found):
         return None
     return Outcome(StateType.COMPLETE, _members(found))
+
+
+def _metadata(fields: Mapping[str, Any]) -> dict[str, str]:
+    """As S3 gives it back."""
+    return {name.lower(): value for name, value in fields.get("Metadata", {}).items()}
 
 
 def _members(response: Mapping[str, Any]) -> dict[str, Any]:

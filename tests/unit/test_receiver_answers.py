@@ -147,6 +147,23 @@ class Head:
         return self.answer
 
 
+@pytest.mark.parametrize(
+    ("given", "found", "is_ours"),
+    [
+        ({}, {}, True),
+        ({"Owner": "me"}, {"owner": "me"}, True),
+        ({"Owner": "me"}, {"owner": "another"}, False),
+        ({"Owner": "me"}, {}, False),
+        ({}, {"owner": "another"}, False),
+    ],
+)
+def test_an_object_whose_metadata_name_another_is_anothers(given, found, is_ours):
+    head = Head(0)
+    head.answer["Metadata"] = found
+    fields = {"Bucket": "b", "Key": "k", **({"Metadata": given} if given else {})}
+    assert (s3_answers.own_write(head, fields, lambda _: True, elapsed_s=10.0) is not None) is is_ours
+
+
 @pytest.mark.parametrize(("age_s", "is_ours"), [(0, True), (11, True), (13, False), (None, False)])
 def test_an_object_is_ours_by_content_and_by_s3s_clock(age_s, is_ours):
     def holds(found):
