@@ -48,6 +48,8 @@ LATE_S: Final = 0.25
 """A process that comes to itself so long after its time (stopped, suspended, starved) can't tell round trips."""
 _MAX_WAIT_S: Final = 3600.0
 
+_CONFIRMS: Final[Mapping[Any, Confirm]] = {each.value: each for each in Confirm}
+
 _engines: dict[EndpointSettings, Engine] = {}
 _all_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _registry_lock = threading.Lock()
@@ -248,7 +250,7 @@ class Engine:
             fields,
             body,
             timeout_s,
-            confirm if type(confirm) is Confirm else Confirm(confirm),
+            confirm if type(confirm) is Confirm else _CONFIRMS.get(confirm) or Confirm(confirm),
             self.settings.overhead,
             link.max_datagram,
             self._degree_table,
@@ -289,7 +291,7 @@ class Engine:
                 self._polling_until = 0.0
             now = clock.now()
         # A lone put is done with the datagram that ends it: what comes after is the next one's.
-        link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and link.puts == 1, is_late=now > due + LATE_S)
+        link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and len(link.puts) == 1, is_late=now > due + LATE_S)
 
     def _follow(self, put: Put) -> None:
         """Sleep until the leader says that the put has ended, or that it is our turn to lead."""

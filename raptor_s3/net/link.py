@@ -60,7 +60,8 @@ class Link:
         self._address_index = -1
         self._socket: Socket | None = None
         self._waits_for_session = True
-        self._puts: dict[str, Put] = {}
+        self.puts: dict[str, Put] = {}
+        """By object id, those that are under way."""
         self._arena = bytearray(_ARENA_BYTES)
         self._sealed = bytearray(_ARENA_BYTES + 64 * 64)
         self._sealed_view = memoryview(self._sealed)
@@ -73,7 +74,7 @@ class Link:
         self.wants_addresses = False
         """Nobody answered: the endpoint may have moved."""
         self._resumes_at = 0.0
-        channel.is_committed = lambda: any(put.has_sent for put in self._puts.values())
+        channel.is_committed = lambda: any(put.has_sent for put in self.puts.values())
         self._next_address()
 
     # Puts
@@ -90,28 +91,24 @@ class Link:
         """Raises TransferCancelled when the link is closed, ValueError when the object id is in use."""
         if self._socket is None:
             raise TransferCancelled("the engine was closed before anything was sent")
-        if not self._puts and self.channel.is_handshaking:
+        if not self.puts and self.channel.is_handshaking:
             if now >= self._handshake_ends_at:
                 self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
             else:
                 self.channel.handshake_was_left()
         self.sender.add(put.transfer)
-        self._puts[put.transfer.object_id] = put
+        self.puts[put.transfer.object_id] = put
 
     def abandon(self, put: Put, now: float) -> None:
         """The caller does not wait any more: tell the receiver, once, and forget the put."""
-        if self._puts.get(put.transfer.object_id) is not put:
+        if self.puts.get(put.transfer.object_id) is not put:
             return
-        del self._puts[put.transfer.object_id]
+        del self.puts[put.transfer.object_id]
         put.transfer.cancel(now)
         if put.transfer.wants_cancel and put.sealer is not None:
             with contextlib.suppress(OSError, RaptorError):
                 self._send(put.sealer.seal(put.transfer.take_cancel(now), now))
         self.sender.drop(put.transfer)
-
-    @property
-    def puts(self) -> int:
-        return len(self._puts)
 
     # Time
 
@@ -135,9 +132,9 @@ class Link:
     def pump(self, now: float) -> None:
         """Everything that is due: timers, handshake, datagrams."""
         sender, channel = self.sender, self.channel
-        if sender.get_timer() <= now and (silences := sender.handle_timer(now)):
+        if sender.is_due(now) and (silences := sender.handle_timer(now)):
             self._suspect(silences, now)
-        if self._puts:
+        if self.puts:
             sealer = channel.fresh
             if now >= channel.fresh_until:
                 sealer = channel.acquire(now)
@@ -153,7 +150,7 @@ class Link:
     def _end(self, now: float) -> None:
         ended, self.sender.ended = self.sender.ended, []
         for transfer in ended:
-            put = self._puts.get(transfer.object_id)
+            put = self.puts.get(transfer.object_id)
             if put is None or put.transfer is not transfer:
                 continue
             outcome = transfer.outcome
@@ -178,14 +175,14 @@ class Link:
         return error
 
     def _finish(self, put: Put, error: Exception | None) -> None:
-        del self._puts[put.transfer.object_id]
+        del self.puts[put.transfer.object_id]
         put.is_done = True
         put.error = error
         self.ended.append(put)
 
     def _fail_unstarted(self, reason: str) -> None:
         """End the puts of which nothing has been sent: HTTPS may take over at once."""
-        for put in [put for put in self._puts.values() if not put.has_sent]:
+        for put in [put for put in self.puts.values() if not put.has_sent]:
             self.sender.drop(put.transfer)
             self._finish(put, HandshakeTimeout(f"{self.settings.url}: {reason}"))
 
@@ -197,7 +194,7 @@ class Link:
         self._resumes_at = now + PAUSE_S
         if not isinstance(error, RaptorError):
             _log.warning("%s: unexpected error, puts are given up", self.settings.url, exc_info=error)
-        for put in list(self._puts.values()):
+        for put in list(self.puts.values()):
             transfer = put.transfer
             put.cause = put.cause or error
             put.shorter = False
@@ -216,7 +213,7 @@ class Link:
 
     def cancel_all(self, now: float) -> None:
         """Give up every put that is under way; each ends when the receiver has acknowledged that, or at its timeout."""
-        for put in list(self._puts.values()):
+        for put in list(self.puts.values()):
             self.sender.cancel(put.transfer, now)
 
     # Sessions
@@ -231,7 +228,7 @@ class Link:
                 self.wants_addresses = True
             return
         if sealer is None:
-            for put in self._puts.values():
+            for put in self.puts.values():
                 put.transfer.stats.handshake = True
         was_handshaking = channel.is_handshaking
         message = channel.handshake(now)
@@ -248,7 +245,7 @@ class Link:
     def _suspect(self, silences: int, now: float) -> None:
         """Questions went unanswered: the session may be dead, or the path too narrow for our datagrams."""
         sealer = self.channel.acquire(now)
-        for put in list(self._puts.values()):
+        for put in list(self.puts.values()):
             transfer = put.transfer
             if sealer is not None and put.sealer is not None and transfer.silences:
                 if put.sealer is not sealer:
@@ -271,7 +268,7 @@ class Link:
             if path.confirmation.smoothed_s is None:
                 path.confirmation.sample(channel.handshake_rtt_s, now)
         sealer = channel.acquire(now)
-        for put in list(self._puts.values()):
+        for put in list(self.puts.values()):
             if put.sealer is not None and put.sealer is not sealer and put.transfer.silences:
                 self._move(put, sealer, now)
 
@@ -288,15 +285,15 @@ class Link:
             if self._unsent and not self._send_rest():
                 return
             for transfer in sender.take_cancels() if sender.has_cancels else ():
-                put = self._puts.get(transfer.object_id)
+                put = self.puts.get(transfer.object_id)
                 if put is not None and put.sealer is not None:
                     try:
                         self._send(put.sealer.seal(transfer.take_cancel(now), now))
                     except WireGuardError:  # repeated on its timer
                         self._replace_session(put, sealer, now)
-            while sealer is not None and sender.has_queue and (item := sender.next_run(now)) is not None:
+            while sealer is not None and (item := sender.next_run(now)) is not None:
                 transfer, run = item
-                put = self._puts[transfer.object_id]
+                put = self.puts[transfer.object_id]
                 if put.sealer is None:
                     put.sealer = sealer
                 size = transfer.datagram_size
@@ -372,7 +369,7 @@ class Link:
             max_datagram=self.max_datagram,
         )
         transfer = self.build(request, now)
-        del self._puts[old.object_id]
+        del self.puts[old.object_id]
         self.sender.drop(old)
         put.shorter = put.was_moved = False
         put.sealer = None

@@ -64,7 +64,13 @@ class EventResponse(NamedTuple):
 
 
 def success(fields: Mapping[str, Any], url: str) -> EventResponse:
-    """The answer to a confirmed put. `fields`: the JSON of state 3; `RequestId` and `HostId`, where present, are S3's."""
+    """The answer to a confirmed put, for handlers of events."""
+    parsed = parsed_success(fields)
+    return EventResponse(HttpResponse(200, parsed["ResponseMetadata"]["HTTPHeaders"], url), parsed)
+
+
+def parsed_success(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What put_object returns. `fields`: the JSON of state 3; `RequestId` and `HostId`, where present, are S3's."""
     parsed: dict[str, Any] = {}
     request_id, host_id = str(fields.get("RequestId", "")), str(fields.get("HostId", ""))
     headers = {"x-amz-id-2": host_id, "x-amz-request-id": request_id, "content-length": "0", "server": "AmazonS3"}
@@ -73,13 +79,16 @@ def success(fields: Mapping[str, Any], url: str) -> EventResponse:
         if header is not None:
             parsed[name] = value
             headers[header] = value if type(value) is str else _header_text(value)
-    return _response(200, parsed, headers, request_id, host_id, url)
+    parsed["ResponseMetadata"] = _metadata(200, headers, request_id, host_id)
+    return parsed
 
 
 def failure(code: str, message: str, status: int, url: str) -> EventResponse:
     """The answer to a refused put; botocore raises ClientError(code) from it because `status` >= 300."""
     headers = {"x-amz-id-2": "", "x-amz-request-id": "", "content-type": "application/xml", "server": "AmazonS3"}
-    return _response(max(status, 300), {"Error": {"Code": code, "Message": message}}, headers, "", "", url)
+    status = max(status, 300)
+    parsed = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": _metadata(status, headers, "", "")}
+    return EventResponse(HttpResponse(status, headers, url), parsed)
 
 
 def metadata(record: PutRecord) -> dict[str, Any]:
@@ -98,17 +107,14 @@ def metadata(record: PutRecord) -> dict[str, Any]:
     return told
 
 
-def _response(
-    status: int, parsed: dict[str, Any], headers: dict[str, str], request_id: str, host_id: str, url: str
-) -> EventResponse:
-    parsed["ResponseMetadata"] = {
+def _metadata(status: int, headers: dict[str, str], request_id: str, host_id: str) -> dict[str, Any]:
+    return {
         "RequestId": request_id,
         "HostId": host_id,
         "HTTPStatusCode": status,
         "HTTPHeaders": headers,
         "RetryAttempts": 0,
     }
-    return EventResponse(HttpResponse(status, headers, url), parsed)
 
 
 def _header_text(value: object) -> str:

@@ -25,10 +25,11 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.routing.body import Body
-from raptor_s3.routing.fast_path import Declined
+from raptor_s3.routing.fast_path import Carried, Declined
 from raptor_s3.routing.listeners import is_quiet
 from raptor_s3.routing.parameters import HEADERS, Unsupported, Verdict, check_fields
 from raptor_s3.routing.request import PutRequest
+from raptor_s3.routing.response import parsed_success
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,6 +214,8 @@ class _Shortcut:
         fields: dict[str, Any] = {"Bucket": bucket, "Key": key}
         body: Any = b""
         for name, value in params.items():
+            if name in ("Bucket", "Key"):
+                continue
             if name == "Body":
                 body = value.encode() if type(value) is str and _is_encodable(value) else value
             elif name in _PLAIN:
@@ -223,9 +226,9 @@ class _Shortcut:
                 if type(value) is not dict or not all(map(_is_plain_metadata, value.items())):
                     return None
                 fields["Metadata"] = value
-            elif name not in ("Bucket", "Key"):
+            else:
                 return None
-        if not (isinstance(body, bytes | bytearray) or hasattr(body, "read")):
+        if not (type(body) is bytes or isinstance(body, bytes | bytearray) or hasattr(body, "read")):
             return None
         if len(fields) > 2:
             try:
@@ -241,8 +244,15 @@ class _Shortcut:
         if fast_path.bucket_reason(request.bucket, request.base_url):
             return self._ordinary("_make_api_call")("PutObject", params)
         call = puts.new_call()
-        call.record.bucket, call.record.key = request.bucket, request.key
-        answer = puts.answer(fast_path.carry(request, fields, call.record), call.record, request.base_url)
+        record = call.record
+        record.bucket, record.key = request.bucket, request.key
+        result = fast_path.carry(request, fields, record)
+        if type(result) is Carried:  # as `answer` would, without what only handlers of events get to see
+            record.route = "raptor"
+            parsed = parsed_success(result.fields)
+            puts.finish(call, 200, parsed)
+            return parsed
+        answer = puts.answer(result, record, request.base_url)
         if isinstance(answer, Declined):
             return self._over_https(params, answer, call)
         parsed = answer.parsed

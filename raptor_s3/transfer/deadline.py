@@ -47,7 +47,9 @@ def plan_deadline(timeout_s: float, retransmission_timeout_s: float) -> Deadline
     Deadline(blind_s=0.5, ttl_s=4.0, settle_s=0.5)
     >>> plan_deadline(0.75, 0.4)
     """
-    settle_s = max(SETTLE_SHARE * timeout_s, retransmission_timeout_s)
+    settle_s = SETTLE_SHARE * timeout_s
+    if settle_s < retransmission_timeout_s:
+        settle_s = retransmission_timeout_s
     if settle_s > MAX_SETTLE_SHARE * timeout_s:
         return None
     blind_s = BLIND_TIMEOUTS * retransmission_timeout_s
@@ -55,7 +57,7 @@ def plan_deadline(timeout_s: float, retransmission_timeout_s: float) -> Deadline
         blind_s = MIN_BLIND_SHARE * timeout_s
     elif blind_s > MAX_BLIND_SHARE * timeout_s:
         blind_s = MAX_BLIND_SHARE * timeout_s
-    ttl_ms = min(int((timeout_s - settle_s - blind_s) * 1000), MAX_TTL_MS)
+    ttl_ms = int((timeout_s - settle_s - blind_s) * 1000)
     if not ttl_ms:
         return None
-    return Deadline(blind_s, ttl_ms / 1000, settle_s)
+    return Deadline(blind_s, (ttl_ms if ttl_ms < MAX_TTL_MS else MAX_TTL_MS) / 1000, settle_s)

@@ -37,15 +37,21 @@ class LossEstimate:
 
     def count(self, sent: int, received: int) -> None:
         """`received` of `sent` datagrams arrived. Where order is not kept, late ones may make either number negative."""
-        if self._seen > MEMORY:
-            self._seen /= 2
-            self._lost /= 2
-        self._seen = max(self._seen + sent, 1.0)
-        self._lost = max(self._lost + sent - received, 0.0)
+        seen, lost = self._seen, self._lost
+        if seen > MEMORY:
+            seen /= 2
+            lost /= 2
+        seen += sent
+        lost += sent - received
+        self._seen = seen if seen > 1.0 else 1.0
+        self._lost = lost if lost > 0.0 else 0.0
 
     @property
     def rate(self) -> float:
-        return min(max(self._lost / self._seen, MIN_LOSS), MAX_LOSS)
+        rate = self._lost / self._seen
+        if rate < MIN_LOSS:
+            return MIN_LOSS
+        return rate if rate < MAX_LOSS else MAX_LOSS
 
 
 def flight_size(needed: int, loss: float, overhead: float | None = None) -> int:
@@ -60,7 +66,7 @@ def flight_size(needed: int, loss: float, overhead: float | None = None) -> int:
         return 0
     if overhead is not None:
         return needed + math.ceil(needed * overhead)
-    steps = round(min(max(loss, 0.0), MAX_LOSS) * _STEPS)
+    steps = round(loss * _STEPS) if 0.0 <= loss <= MAX_LOSS else round(min(max(loss, 0.0), MAX_LOSS) * _STEPS)
     return _exact(needed, steps) if needed <= _EXACT_UP_TO else _approximate(needed, steps)
 
 

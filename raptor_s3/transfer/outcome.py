@@ -59,7 +59,7 @@ class TransferStats:
     """Datagrams that the receiver is known to have missed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PutOutcome:
     """A put that ended well. `fields`: the JSON of state 3 (PutObject's response), empty with a weaker `confirm`."""
 

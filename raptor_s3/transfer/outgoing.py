@@ -55,6 +55,9 @@ REPORT_DELAY_S: Final = 0.03
 _CANCEL_PAYLOAD_ID: Final = bytes(4)
 _RFC6330: Final = DegreeTable.RFC6330
 _NEVER: Final = float("inf")
+_PACKETS: Final = StateType.PACKETS
+_COMPLETE: Final = StateType.COMPLETE
+_SUCCESSES: Final = (StateType.COMPLETE, StateType.BLOCK_COMPLETE, StateType.ENOUGH_PACKETS)
 
 
 class _Phase(enum.Enum):
@@ -121,40 +124,39 @@ class OutgoingTransfer:
         self.stats = TransferStats()
         self.ends_at = self._cancel_at = now + request.timeout_s
         self._path = path
-        self._flags = 0 if request.fields is None else FLAG_PUT_HEADER
-        if request.degree_table is _RFC6330:
-            self._flags |= FLAG_RFC6330_REPAIR
+        flags = FLAG_RFC6330_REPAIR if request.degree_table is _RFC6330 else 0
+        self._flags = flags if request.fields is None else flags | FLAG_PUT_HEADER
         self._build(now)
 
     def _build(self, now: float) -> None:
-        request = self.request
-        path = self._path
+        request, path = self.request, self._path
+        _, fields, data, _, _, overhead, max_datagram, degree_table = request
         self._blind_until = self.ends_at
-        data = request.body
-        if request.fields is not None:
+        if fields is not None:
             timeout_s, rtt = self.ends_at - now, path.rtt
             self._is_guess = rtt.smoothed_s is None
             rto_s = rtt.timeout_s
             if rto_s > UNKNOWN_SETTLE_SHARE * timeout_s and (self._is_guess or rtt.is_stale(now)):
                 rto_s = UNKNOWN_SETTLE_SHARE * timeout_s
             deadline = self._deadline = plan_deadline(timeout_s, rto_s)
+            ttl_ms = 1
             if deadline is not None:
                 self._blind_until = now + deadline.blind_s
-            header = build_put_header({**request.fields, TIME_TO_LIVE: int(deadline.ttl_s * 1000 + 0.5) if deadline else 1})
-            data = b"".join((header, request.body))
-        encoded_id = request.object_id.encode()
+                ttl_ms = int(deadline.ttl_s * 1000 + 0.5)
+            data = b"".join((build_put_header({**fields, TIME_TO_LIVE: ttl_ms}), data))
+        encoded_id = self.object_id.encode()
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
-        cut = cut_object(size, len(encoded_id), self._flags, request.max_datagram)
-        self.oti = cut.oti
-        self.datagram_size = cut.datagram_size
-        self.prefix = b"".join((bytes((len(encoded_id),)), encoded_id, cut.tail))
-        self._encoder = ObjectEncoder(data, cut.oti, request.degree_table)
+        self.oti, block_symbols, self.datagram_size, tail = cut_object(size, len(encoded_id), self._flags, max_datagram)
+        self.prefix = b"".join((bytes((len(encoded_id),)), encoded_id, tail))
+        self._encoder = ObjectEncoder(data, self.oti, degree_table)
         loss = path.loss.rate
-        self._blocks = [_Block(symbols, flight_size(symbols, loss, request.overhead)) for symbols in cut.block_symbols]
-        self._current = 0
-        self.backlog = 0
-        for block in self._blocks:
-            self.backlog += block.target
+        blocks: list[_Block] = []
+        self._blocks = blocks
+        self._current = self.backlog = 0
+        for symbols in block_symbols:
+            target = flight_size(symbols, loss, overhead)
+            blocks.append(_Block(symbols, target))
+            self.backlog += target
 
     # Sending
 
@@ -183,24 +185,24 @@ class OutgoingTransfer:
         """The next symbols to send, at most `limit` and all of one block; None when there are none."""
         if self._phase is not _Phase.SENDING or (not self._is_heard and now >= self._blind_until):
             return None
-        blocks = self._blocks
-        while self._current < len(blocks):
-            block = blocks[self._current]
+        blocks, sbn = self._blocks, self._current
+        while sbn < len(blocks):
+            block = blocks[sbn]
             first = block.next_esi
             count = block.target - first
             if count <= 0:
-                self._current += 1
+                self._current = sbn = sbn + 1
                 continue
             if count > limit:
                 count = limit
             block.next_esi = first + count
             block.firsts.append(first)
             block.times.append(now)
-            self.backlog -= count
+            self.backlog = backlog = self.backlog - count
             self._last_sent_at = now
-            if not self.backlog and self.request.confirm is Confirm.NONE:
+            if not backlog and self.request.confirm is Confirm.NONE:
                 self._finish(Ending.CONFIRMED)
-            return Run(self._current, first, count)
+            return Run(sbn, first, count)
         return None
 
     def write(self, run: Run, arena: Buffer, offset: int, stride: int) -> int:
@@ -218,29 +220,29 @@ class OutgoingTransfer:
 
     def receive_state(self, state: TransferState, now: float) -> Feedback | None:
         """Take a state whose object id is this transfer's. None where it says nothing of the path, or something impossible."""
-        if self._phase in (_Phase.ENDED, _Phase.WAITING) or state.sbn >= len(self._blocks):
+        phase, blocks, type_ = self._phase, self._blocks, state.type
+        if phase is _Phase.ENDED or phase is _Phase.WAITING or state.sbn >= len(blocks):
             return None
-        block = self._blocks[state.sbn]
+        block = blocks[state.sbn]
         self._is_heard = True
         self._silences = 0
-        if state.type is StateType.PACKETS:
+        if type_ is _PACKETS:
             return self._receive_report(block, state, now)
         self._asked_at = now
-        sent_once = self.stats.timeouts == 0
-        feedback = self._receive_completion(block, state, now, sent_once)
-        if state.type is StateType.COMPLETE:
+        feedback = self._receive_completion(block, state, now)
+        if type_ is _COMPLETE:
             self.answer = state.fields or {}
             self.stats.rtt_s = feedback.confirmed_s
             self._finish(Ending.CONFIRMED)
-        elif state.type is StateType.FAILED:
+        elif type_ is StateType.FAILED:
             self.answer = state.fields
             self._finish(Ending.REJECTED)
-        elif state.type is StateType.CANCELLED:
+        elif type_ is StateType.CANCELLED:
             self._finish(Ending.CANCELLED)
         else:
             self._complete_block(block)
             confirm = self.request.confirm
-            enough = confirm is Confirm.PACKETS or (confirm is Confirm.BLOCK and state.type is StateType.BLOCK_COMPLETE)
+            enough = confirm is Confirm.PACKETS or (confirm is Confirm.BLOCK and type_ is StateType.BLOCK_COMPLETE)
             if enough and all(each.done for each in self._blocks):
                 self._finish(Ending.CONFIRMED)
         return feedback
@@ -270,40 +272,39 @@ class OutgoingTransfer:
         self._top_up(block, tolerance=0.0 if wait_us else self._path.reordering)
         return Feedback(delivered, lost, rtt_s, None, since)
 
-    def _receive_completion(self, block: _Block, state: TransferState, now: float, sent_once: bool) -> Feedback:
+    def _receive_completion(self, block: _Block, state: TransferState, now: float) -> Feedback:
         """Types 1, 2 and the final ones: `received` is 1 + the ESI that completed the block, or 0 where nobody says."""
+        type_, index, sent = state.type, state.received, block.next_esi
         delivered = lost = surplus = 0
         since, surplus_s = _NEVER, 0.0
-        is_success = state.type in (StateType.ENOUGH_PACKETS, StateType.BLOCK_COMPLETE, StateType.COMPLETE)
-        sent_at: float | None = None
-        if is_success and not block.done:
-            delivered = max(min(block.symbols, block.next_esi) - block.received, 0)
-            index = state.received if state.received <= block.next_esi else 0
-            if index:
-                lost = index - block.index - delivered
-                if lost > 0:
-                    since = block.sent_at(block.index)
-                self.stats.lost_estimate += lost
+        sent_at = rtt_s = confirmed_s = None
+        if type_ in _SUCCESSES and not block.done:
+            delivered = (block.symbols if block.symbols < sent else sent) - block.received
+            if delivered < 0:
+                delivered = 0
+            if 0 < index <= sent:
                 sent_at = block.sent_at(index - 1)
-                surplus = block.next_esi - index
+                lost = index - block.index - delivered
+                if lost:
+                    self.stats.lost_estimate += lost
+                    if lost > 0:
+                        since = block.sent_at(block.index)
+                surplus = sent - index
                 if surplus:
                     surplus_s = block.times[-1] - sent_at
-            elif sent_once and block.next_esi >= block.symbols:
+            elif not self.stats.timeouts and sent >= block.symbols:
                 sent_at = block.sent_at(block.symbols - 1)  # or later: a round trip too short would pass for the path's least
             if sent_at is not None:
                 self._completed_at = sent_at
-        rtt_s = confirmed_s = None
-        if sent_at is not None:
-            if sent_at >= self._questioned_at:
-                rtt_s = now - sent_at
+                if sent_at >= self._questioned_at:
+                    rtt_s = now - sent_at
+                else:
+                    self._path.rtt.back_off(sent_at, now)
+        if type_ is _COMPLETE and self._completed_at is not None:
+            if self._completed_at >= self._questioned_at:
+                confirmed_s = now - self._completed_at
             else:
-                self._path.rtt.back_off(sent_at, now)
-        completed_at = self._completed_at
-        if state.type is StateType.COMPLETE and completed_at is not None:
-            if completed_at >= self._questioned_at:
-                confirmed_s = now - completed_at
-            else:
-                self._path.confirmation.back_off(completed_at, now)
+                self._path.confirmation.back_off(self._completed_at, now)
         return Feedback(delivered, lost, rtt_s, confirmed_s, since, surplus, surplus_s)
 
     def _top_up(self, block: _Block, tolerance: float) -> None:

@@ -41,21 +41,24 @@ class RoundTrip:
         self._min_until = 0.0
         self._next_min_s = float("inf")
         self._sampled_at = self._backed_off_at = -float("inf")
-        self.timeout_s = self._timeout_s()
+        self.timeout_s = INITIAL_TIMEOUT_S if smoothed_s is None else _timeout_s(smoothed_s, variation_s)
         """How long to wait for an answer before asking again, without backoff."""
 
     def sample(self, rtt_s: float, now: float) -> None:
         """Take one measured round trip; values that no network has (not above 0, or over a minute) are ignored."""
         if not 0.0 < rtt_s < 60.0:
             return
-        if self.smoothed_s is None or (rtt_s < self.smoothed_s / 2 and self.is_stale(now)):
-            self.smoothed_s = rtt_s
-            self.variation_s = rtt_s / 2
+        smoothed_s = self.smoothed_s
+        if smoothed_s is None or (rtt_s < smoothed_s / 2 and self.is_stale(now)):
+            smoothed_s, variation_s = rtt_s, rtt_s / 2
         else:
-            self.variation_s += (abs(self.smoothed_s - rtt_s) - self.variation_s) / 4
-            self.smoothed_s += (rtt_s - self.smoothed_s) / 8
+            error_s = rtt_s - smoothed_s
+            variation_s = 0.75 * self.variation_s + (0.25 * error_s if error_s > 0.0 else -0.25 * error_s)
+            smoothed_s += error_s / 8
+        self.smoothed_s = smoothed_s
+        self.variation_s = variation_s
         self._sampled_at = now
-        self.timeout_s = self._timeout_s()
+        self.timeout_s = _timeout_s(smoothed_s, variation_s)
         if rtt_s < self._next_min_s:
             self._next_min_s = rtt_s
         if rtt_s < self.min_s:
@@ -79,15 +82,14 @@ class RoundTrip:
         """True when nothing was measured for long, or ever: the path may have become better since."""
         return now - self._sampled_at > STALE_S
 
-    def _timeout_s(self) -> float:
-        if self.smoothed_s is None:
-            return INITIAL_TIMEOUT_S
-        slack_s = 4 * self.variation_s
-        if slack_s < GRANULARITY_S:
-            slack_s = GRANULARITY_S
-        if slack_s < self.smoothed_s * MARGIN:
-            slack_s = self.smoothed_s * MARGIN
-        timeout_s = self.smoothed_s + slack_s
-        if timeout_s < MIN_TIMEOUT_S:
-            return MIN_TIMEOUT_S
-        return timeout_s if timeout_s < MAX_TIMEOUT_S else MAX_TIMEOUT_S
+
+def _timeout_s(smoothed_s: float, variation_s: float) -> float:
+    slack_s = 4 * variation_s
+    if slack_s < GRANULARITY_S:
+        slack_s = GRANULARITY_S
+    if slack_s < smoothed_s * MARGIN:
+        slack_s = smoothed_s * MARGIN
+    timeout_s = smoothed_s + slack_s
+    if timeout_s < MIN_TIMEOUT_S:
+        return MIN_TIMEOUT_S
+    return timeout_s if timeout_s < MAX_TIMEOUT_S else MAX_TIMEOUT_S

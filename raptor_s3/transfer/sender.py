@@ -78,9 +78,9 @@ class Sender:
         while queue := self._small or self._large:
             transfer = queue[0]
             run = None
-            if transfer.backlog and (transfer.has_started or transfer.start(now)):
+            if transfer.backlog and transfer.start(now):
                 size = transfer.datagram_size + WIRE_OVERHEAD
-                limit = self._allowance(transfer, size, now)
+                limit = self._allowance(transfer.backlog, size, now)
                 if not limit:
                     return None
                 run = transfer.take(limit, now)
@@ -89,14 +89,15 @@ class Sender:
                 transfer.is_queued = False
             if run is not None:
                 sent_bytes = run.length * size
-                controller.on_sent(sent_bytes, self._flight_bytes, now)
+                in_flight = self._flight_bytes
+                controller.on_sent(sent_bytes, in_flight, now)
                 if not (self._small or self._large):
                     controller.idle_at = now
                 if transfer.outcome is not None:  # nothing is to be confirmed
                     self._settle(transfer)
                     return transfer, run
                 transfer.flight_bytes += sent_bytes
-                self._flight_bytes += sent_bytes
+                self._flight_bytes = in_flight + sent_bytes
                 self._set_timer(transfer, transfer.get_timer())
                 return transfer, run
             if transfer.outcome is not None:
@@ -104,17 +105,16 @@ class Sender:
         controller.idle_at = now
         return None
 
-    def _allowance(self, transfer: OutgoingTransfer, size: int, now: float) -> int:
-        """How many datagrams of `size` octets may leave now: none until a quantum is at hand."""
+    def _allowance(self, backlog: int, size: int, now: float) -> int:
+        """How many of `backlog` datagrams of `size` octets may leave now: none until a quantum is at hand."""
         controller = self.controller
-        longest = min(transfer.backlog, MAX_RUN, MAX_RUN_BYTES // size)
         window = controller.window_bytes - self._flight_bytes
         if window < size:
             return 0
+        count = backlog if backlog <= SMALL else min(backlog, MAX_RUN, MAX_RUN_BYTES // size)
         available = controller.pacer.available(now) + 1e-3
-        count = longest
         if available < count * size:
-            count = int(available / size)
+            longest, count = count, int(available / size)
             if count < self._quantum(longest, size):
                 return 0
         return count if count * size <= window else int(window / size)
@@ -166,6 +166,11 @@ class Sender:
         self._settle(transfer)
         if not self._flight_bytes and feedback is not None and feedback.delivered:
             self.controller.on_all_delivered()
+
+    def is_due(self, now: float) -> bool:
+        """Whether `handle_timer` has something to do; of transfers that `get_timer` has not seen yet nothing is known."""
+        timers = self._timers
+        return bool(timers) and timers[0][0] <= now
 
     def get_timer(self) -> float:
         """When `handle_timer` is due; infinity for never."""

@@ -66,6 +66,10 @@ MAX_KEY_BYTES: Final = 1024
 MAX_TTL_MS: Final = 3_600_000
 
 _TYPES: Final[Mapping[str, type]] = {**CARRIED, **POLICY_GATED, TIME_TO_LIVE: int}
+_REQUIRED: Final = ("Bucket", "Key", "ChecksumCRC32", TIME_TO_LIVE)
+_MAX_SHAPES: Final = 256
+_good_shapes: set[tuple[object, ...]] = set()
+"""Names and types of headers that were in order, each looked at once. Full, it is left as it is."""
 
 
 def build_put_header(fields: Mapping[str, Any]) -> bytes:
@@ -117,27 +121,36 @@ def crc32_field(body: Buffer) -> str:
 
 
 def _objection(fields: Mapping[str, Any]) -> str:
-    for name, value in fields.items():
-        expected = _TYPES.get(name)
-        if type(value) is not expected:
-            if expected is None:
-                return f"{name!r} can't travel in a put header"
-            return f"{name} is {type(value).__name__}, expected {expected.__name__}"
-    get = fields.get
-    bucket, key, ttl_ms = get("Bucket"), get("Key"), get(TIME_TO_LIVE)
-    if not (bucket and key and ttl_ms and get("ChecksumCRC32")):
-        lacking = next(name for name in ("Bucket", "Key", "ChecksumCRC32", TIME_TO_LIVE) if not get(name))
-        return f"put header lacks {lacking}"
+    shape = (*fields, *map(type, fields.values()))
+    if shape not in _good_shapes:
+        if reason := _shape_objection(fields):
+            return reason
+        if len(_good_shapes) < _MAX_SHAPES:
+            _good_shapes.add(shape)
+    bucket, key, ttl_ms = fields["Bucket"], fields["Key"], fields[TIME_TO_LIVE]
+    if not (bucket and key and ttl_ms and fields["ChecksumCRC32"]):
+        return f"put header lacks {next(name for name in _REQUIRED if not fields[name])}"
     if ":" in bucket:
         return "Bucket is an ARN: a policy names buckets only"
     if len(key) > MAX_KEY_BYTES or (not key.isascii() and len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES):
         return f"key is longer than {MAX_KEY_BYTES} octets"
     if not 0 < ttl_ms <= MAX_TTL_MS:
         return f"{TIME_TO_LIVE} of {ttl_ms} is not within 1..{MAX_TTL_MS}"
-    metadata = get("Metadata")
-    if metadata and not all(isinstance(value, str) for value in metadata.values()):
+    if "Metadata" in fields and not all(isinstance(value, str) for value in fields["Metadata"].values()):
         return "Metadata has a value that is not a string"
     return ""
+
+
+def _shape_objection(fields: Mapping[str, Any]) -> str:
+    """What is wrong with the names and types: the same for many puts."""
+    for name, value in fields.items():
+        expected = _TYPES.get(name)
+        if expected is None:
+            return f"{name!r} can't travel in a put header"
+        if type(value) is not expected:
+            return f"{name} is {type(value).__name__}, expected {expected.__name__}"
+    lacking = next((name for name in _REQUIRED if name not in fields), None)
+    return f"put header lacks {lacking}" if lacking else ""
 
 
 def _not_unicode(fields: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from raptor_s3.errors import MalformedPacket
 from raptor_s3.wire.compact_json import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from typing_extensions import Buffer
 
@@ -28,7 +28,10 @@ MAGIC: Final = 0x72617074
 MAX_RECEIVED: Final = 0xFFFF
 
 _HEAD: Final = struct.Struct(">IBHBB")
+_HEAD_SIZE: Final = _HEAD.size
+_unpack_head: Final = _HEAD.unpack_from
 _DECODER: Final = json.JSONDecoder()
+_scan: Final[Callable[[str, int], tuple[Any, int]]] = _DECODER.scan_once  # type: ignore[attr-defined]
 
 
 class StateType(enum.IntEnum):
@@ -77,23 +80,23 @@ def build_transfer_state(state: TransferState) -> bytes:
 
 def parse_transfer_state(data: Buffer) -> TransferState:
     """Raises MalformedPacket when octets are missing, for another magic, an unknown type, or JSON that is not an object."""
-    view = memoryview(data)
-    if len(view) < _HEAD.size:
-        raise MalformedPacket(f"transfer state of {len(view)} octets has no room for its header")
-    magic, number, received, sbn, id_length = _HEAD.unpack_from(view)
+    message = data if type(data) is bytes else bytes(data)
+    if len(message) < _HEAD_SIZE:
+        raise MalformedPacket(f"transfer state of {len(message)} octets has no room for its header")
+    magic, number, received, sbn, id_length = _unpack_head(message)
     if magic != MAGIC:
         raise MalformedPacket("not a transfer state")
     state_type = _TYPES.get(number)
     if state_type is None:
         raise MalformedPacket(f"unknown transfer state {number:#04x}")
-    end = _HEAD.size + id_length
-    if id_length == 0 or len(view) < end:
+    end = _HEAD_SIZE + id_length
+    if id_length == 0 or len(message) < end:
         raise MalformedPacket("transfer state has no object id")
     fields = None
     try:
-        object_id = str(view[_HEAD.size : end], "utf-8")
-        if len(view) > end:
-            fields = _decode(str(view[end:], "utf-8"))
+        object_id = message[_HEAD_SIZE:end].decode()
+        if len(message) > end:
+            fields = _decode(message[end:].decode())
     except (ValueError, RecursionError) as error:
         raise MalformedPacket(f"transfer state does not parse: {error}") from None
     if fields is not None and not isinstance(fields, dict):
@@ -103,7 +106,10 @@ def parse_transfer_state(data: Buffer) -> TransferState:
 
 def _decode(text: str) -> Any:
     if text[0] == "{":  # as our receivers write it: no need to look for white space around it
-        value, end = _DECODER.raw_decode(text)
+        try:
+            value, end = _scan(text, 0)
+        except StopIteration:  # cut short: `decode` says where
+            end = -1
         if end == len(text):
             return value
     return _DECODER.decode(text)

@@ -195,6 +195,8 @@ def test_a_count_over_65535_is_capped() -> None:
     + [
         b"rapt\x05\x00\x00\x00\x01a",
         b"rapt\x03\x00\x00\x00\x01a{",
+        b'rapt\x03\x00\x00\x00\x01a{"ETag":',
+        b"rapt\x03\x00\x00\x00\x01a{} {}",
         b"rapt\x03\x00\x00\x00\x01a[]",
         b"rapt\x03\x00\x00\x00\x01\xff",
     ],
