@@ -40,6 +40,8 @@ PAUSE_S: Final = 0.05
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
+_CONFIRMED: Final = Ending.CONFIRMED
+_CANCELLED: Final = Ending.CANCELLED
 
 
 class Link:
@@ -154,7 +156,7 @@ class Link:
             if put is None or put.transfer is not transfer:
                 continue
             outcome = transfer.outcome
-            if outcome is Ending.CANCELLED and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
+            if outcome is _CANCELLED and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
                 self._replace(put, now)
             else:
                 self._finish(put, self._error_of(put))
@@ -162,7 +164,7 @@ class Link:
     def _error_of(self, put: Put) -> Exception | None:
         """What the caller is told of a put that has ended; None: it is confirmed."""
         outcome, cause = put.transfer.outcome, put.cause
-        if outcome is Ending.CONFIRMED:
+        if outcome is _CONFIRMED:
             return None
         error: Exception
         if cause is not None and (outcome is Ending.NOTHING_SENT or not put.has_sent):

@@ -210,7 +210,7 @@ class Readiness:
         if writable != self._writable:
             self._writable = writable
             self._poll.modify(self._socket, select.POLLIN | select.POLLOUT if writable else select.POLLIN)
-        ready: Sequence[tuple[int, int]] = self._poll.poll(max(timeout_s, 0.0) * 1000)
+        ready: Sequence[tuple[int, int]] = self._poll.poll(timeout_s * 1000 if timeout_s > 0.0 else 0)
         for descriptor, _ in ready:
             if descriptor == self._event:
                 self._drain()

@@ -91,6 +91,9 @@ class Phase(enum.Enum):
     DOWN = DOWN_GAIN
 
 
+_STARTUP, _DRAIN, _CRUISE, _UP, _DOWN = Phase  # plain names are looked up faster
+
+
 class RateController:
     """Shared by all transfers of an endpoint. Octets are as on the wire, times on the caller's clock."""
 
@@ -112,7 +115,7 @@ class RateController:
         if cap is not None and (rate is None or rate > cap):
             rate = cap
         self.cap = cap
-        self.phase = Phase.STARTUP if rate is None else Phase.CRUISE
+        self.phase = _STARTUP if rate is None else _CRUISE
         self._floor = floor if rate is None else None
         self.bandwidth = max(INITIAL_RATE / STARTUP_GAIN, floor or 0.0) if rate is None else max(rate, MIN_RATE)
         self.bandwidth = min(self.bandwidth, MAX_RATE)
@@ -157,11 +160,11 @@ class RateController:
         self._round_sent += size_bytes
         if not in_flight_bytes and self.idle_at >= self._sent_at:
             self._history.clear()  # a busy period begins
-            if self.phase is Phase.UP:  # it was cut short: try again soon
-                self._enter(Phase.CRUISE)
+            if self.phase is _UP:  # it was cut short: try again soon
+                self._enter(_CRUISE)
                 self._phase_round -= CRUISE_ROUNDS - 2
-            elif self.phase is not Phase.STARTUP and self.phase is not Phase.CRUISE:
-                self._enter(Phase.CRUISE)  # the pause has drained the queue
+            elif self.phase is not _STARTUP and self.phase is not _CRUISE:
+                self._enter(_CRUISE)  # the pause has drained the queue
         self._sent_at = now
 
     # Learning
@@ -210,7 +213,7 @@ class RateController:
         history = self._history
         history.append((now, self._delivered))
         rtt_s = self._last_rtt_s
-        length_s = max(rtt_s / 2, MIN_SAMPLE_S) if self.phase is Phase.STARTUP else self._round_s
+        length_s = max(rtt_s / 2, MIN_SAMPLE_S) if self.phase is _STARTUP else self._round_s
         while len(history) > 2 and history[1][0] <= now - length_s:
             history.popleft()
         since, before = history[0]
@@ -246,7 +249,7 @@ class RateController:
     @property
     def _is_confirmed(self) -> bool:
         """The bandwidth has been seen: it is not a guess, or what was true some time ago."""
-        return self.is_measured and self.phase is not Phase.STARTUP
+        return self.is_measured and self.phase is not _STARTUP
 
     @property
     def _is_too_fast(self) -> bool:
@@ -275,7 +278,7 @@ class RateController:
         if total >= MIN_LOSS_COUNT:
             noise = 2 * math.sqrt((self.base_loss + 1 / total) / total)
             excess = self._lost_count / total - self.base_loss - noise
-            if not has_queue and self._is_confirmed and self.phase in (Phase.CRUISE, Phase.DOWN):
+            if not has_queue and self._is_confirmed and self.phase in (_CRUISE, _DOWN):
                 self._count_base(self._delivered_count, self._lost_count)
             self._delivered_count = self._lost_count = 0
         # A sender that was held up itself (no data, no CPU, the window) learns nothing of the path.
@@ -294,11 +297,11 @@ class RateController:
         is_congested = (has_queue and excess > EXCESS_LOSS) or self._lossy_rounds >= LOSSY_ROUNDS
         if not self._is_confirmed and excess > STARTUP_LOSS:
             is_congested = True
-        if phase is Phase.STARTUP:
+        if phase is _STARTUP:
             if self._is_too_fast:
                 self.is_measured = True
                 self.congested_at = now
-                self._enter(Phase.DRAIN)
+                self._enter(_DRAIN)
                 return
             if not is_busy:
                 return
@@ -309,26 +312,26 @@ class RateController:
                 self._plateau += 1
             if self._plateau >= PLATEAU_ROUNDS:
                 self.is_measured = True
-                self._enter(Phase.DRAIN)
-        elif phase is Phase.DRAIN:
+                self._enter(_DRAIN)
+        elif phase is _DRAIN:
             if not has_queue or rounds >= 3:
-                self._enter(Phase.CRUISE)
-        elif phase is Phase.DOWN:
+                self._enter(_CRUISE)
+        elif phase is _DOWN:
             if not has_queue or rounds >= 2:
-                self._enter(Phase.CRUISE)
-        elif phase is Phase.UP:
+                self._enter(_CRUISE)
+        elif phase is _UP:
             if is_congested:
                 self._back_off(excess, now)
             if has_queue or self.bandwidth < self._plateau_bandwidth * UP_GROWTH or not is_busy:
-                self._enter(Phase.DOWN)
+                self._enter(_DOWN)
             else:
                 self._plateau_bandwidth = self.bandwidth  # it still grows: go on
         elif is_congested:
             self._back_off(excess, now)
-            self._enter(Phase.DOWN)
+            self._enter(_DOWN)
         elif rounds >= CRUISE_ROUNDS and is_busy:
             self._plateau_bandwidth = self.bandwidth
-            self._enter(Phase.UP)
+            self._enter(_UP)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
@@ -350,12 +353,12 @@ class RateController:
             self._samples.clear()
             self._history.clear()
             self._plateau_bandwidth = self._plateau = 0
-            self._enter(Phase.STARTUP)
+            self._enter(_STARTUP)
             self._apply(now)
 
     def _apply(self, now: float) -> None:
         gain = self.phase.value
-        if self.phase is Phase.CRUISE and self._queue_s > self._queue_threshold_s:
+        if self.phase is _CRUISE and self._queue_s > self._queue_threshold_s:
             gain = CROWDED_GAIN
         self.pacer.set_rate(self._limited(self.bandwidth * gain), now)
         self._set_window()
@@ -374,12 +377,12 @@ class RateController:
     @property
     def learned_rate(self) -> float | None:
         """What to remember; None when nothing has ever been measured. In STARTUP puts ended before the link's rate was seen."""
-        return self.bandwidth if self.is_measured and self.phase is not Phase.STARTUP else self._remembered
+        return self.bandwidth if self.is_measured and self.phase is not _STARTUP else self._remembered
 
     @property
     def learned_floor(self) -> float | None:
         """What to remember beside it: the path carries so much, and nobody knows whether it would carry more."""
-        if self.phase is not Phase.STARTUP:
+        if self.phase is not _STARTUP:
             return None
         return self._samples[0][1] if self._samples else self._floor
 

@@ -66,7 +66,9 @@ def flight_size(needed: int, loss: float, overhead: float | None = None) -> int:
         return 0
     if overhead is not None:
         return needed + math.ceil(needed * overhead)
-    steps = round(loss * _STEPS) if 0.0 <= loss <= MAX_LOSS else round(min(max(loss, 0.0), MAX_LOSS) * _STEPS)
+    if not 0.0 <= loss <= MAX_LOSS:
+        loss = min(max(loss, 0.0), MAX_LOSS)
+    steps = int(loss * _STEPS + 0.5)
     return _exact(needed, steps) if needed <= _EXACT_UP_TO else _approximate(needed, steps)
 
 

@@ -58,6 +58,8 @@ _NEVER: Final = float("inf")
 _PACKETS: Final = StateType.PACKETS
 _COMPLETE: Final = StateType.COMPLETE
 _SUCCESSES: Final = (StateType.COMPLETE, StateType.BLOCK_COMPLETE, StateType.ENOUGH_PACKETS)
+_CONFIRMED: Final = Ending.CONFIRMED
+_UNCONFIRMED: Final = Confirm.NONE
 
 
 class _Phase(enum.Enum):
@@ -65,6 +67,10 @@ class _Phase(enum.Enum):
     SENDING = enum.auto()
     CANCELLING = enum.auto()
     ENDED = enum.auto()
+
+
+# Plain names: until Python 3.12 an attribute of an Enum takes ten times as long to look up.
+_WAITING, _SENDING, _CANCELLING, _ENDED = _Phase
 
 
 class _Block:
@@ -104,7 +110,7 @@ class OutgoingTransfer:
     timer_due = _NEVER
     flight_bytes = 0
 
-    _phase = _Phase.WAITING
+    _phase = _WAITING
     _is_heard = False
     _silences = 0
     _inquiries = 0
@@ -162,7 +168,7 @@ class OutgoingTransfer:
 
     def start(self, now: float) -> bool:
         """To be called before the first `take`. False, with an outcome, when it is too late to send anything."""
-        if self._phase is not _Phase.WAITING:
+        if self._phase is not _WAITING:
             return self.outcome is None
         remaining_s = self.ends_at - now
         timer_s = self._path.rtt.timeout_s
@@ -178,12 +184,12 @@ class OutgoingTransfer:
                 self._finish(Ending.NOTHING_SENT)
                 return False
             self._cancel_at = now + self._deadline.ttl_s
-        self._phase = _Phase.SENDING
+        self._phase = _SENDING
         return True
 
     def take(self, limit: int, now: float) -> Run | None:
         """The next symbols to send, at most `limit` and all of one block; None when there are none."""
-        if self._phase is not _Phase.SENDING or (not self._is_heard and now >= self._blind_until):
+        if self._phase is not _SENDING or (not self._is_heard and now >= self._blind_until):
             return None
         blocks, sbn = self._blocks, self._current
         while sbn < len(blocks):
@@ -200,8 +206,8 @@ class OutgoingTransfer:
             block.times.append(now)
             self.backlog = backlog = self.backlog - count
             self._last_sent_at = now
-            if not backlog and self.request.confirm is Confirm.NONE:
-                self._finish(Ending.CONFIRMED)
+            if not backlog and self.request.confirm is _UNCONFIRMED:
+                self._finish(_CONFIRMED)
             return Run(sbn, first, count)
         return None
 
@@ -221,7 +227,7 @@ class OutgoingTransfer:
     def receive_state(self, state: TransferState, now: float) -> Feedback | None:
         """Take a state whose object id is this transfer's. None where it says nothing of the path, or something impossible."""
         phase, blocks, type_ = self._phase, self._blocks, state.type
-        if phase is _Phase.ENDED or phase is _Phase.WAITING or state.sbn >= len(blocks):
+        if phase is _ENDED or phase is _WAITING or state.sbn >= len(blocks):
             return None
         block = blocks[state.sbn]
         self._is_heard = True
@@ -233,7 +239,7 @@ class OutgoingTransfer:
         if type_ is _COMPLETE:
             self.answer = state.fields or {}
             self.stats.rtt_s = feedback.confirmed_s
-            self._finish(Ending.CONFIRMED)
+            self._finish(_CONFIRMED)
         elif type_ is StateType.FAILED:
             self.answer = state.fields
             self._finish(Ending.REJECTED)
@@ -244,7 +250,7 @@ class OutgoingTransfer:
             confirm = self.request.confirm
             enough = confirm is Confirm.PACKETS or (confirm is Confirm.BLOCK and type_ is StateType.BLOCK_COMPLETE)
             if enough and all(each.done for each in self._blocks):
-                self._finish(Ending.CONFIRMED)
+                self._finish(_CONFIRMED)
         return feedback
 
     def _receive_report(self, block: _Block, state: TransferState, now: float) -> Feedback | None:
@@ -326,7 +332,7 @@ class OutgoingTransfer:
         block.target = block.next_esi
 
     def _extend(self, block: _Block, target: int) -> None:
-        if self._phase is _Phase.CANCELLING:
+        if self._phase is _CANCELLING:
             return
         self.backlog += target - block.target
         block.target = target
@@ -341,9 +347,9 @@ class OutgoingTransfer:
         """
         self._is_heard = False
         self._asked_at = now
-        if self._phase is _Phase.CANCELLING:
+        if self._phase is _CANCELLING:
             self.wants_cancel = self.request.fields is not None
-        elif self._phase is _Phase.SENDING and self._silences:
+        elif self._phase is _SENDING and self._silences:
             self._silences = 0
             for block in self._blocks:
                 block.done = False
@@ -353,13 +359,13 @@ class OutgoingTransfer:
 
     def cancel(self, now: float) -> None:
         """Give up: no symbol leaves any more, and the receiver is told, if it knows what a cancel is (not of a bare object)."""
-        if self._phase is _Phase.WAITING:
+        if self._phase is _WAITING:
             self._finish(Ending.NOTHING_SENT)
-        elif self._phase is _Phase.SENDING:
+        elif self._phase is _SENDING:
             self.backlog = 0
             for block in self._blocks:
                 block.target = block.next_esi
-            self._phase = _Phase.CANCELLING
+            self._phase = _CANCELLING
             self.wants_cancel = self.request.fields is not None
             self._silences = 0
             self._asked_at = now
@@ -367,15 +373,15 @@ class OutgoingTransfer:
     def get_timer(self) -> float:
         """When `handle_timer` is due; infinity after the end."""
         due = self.ends_at
-        if self._phase is _Phase.SENDING:
+        if self._phase is _SENDING:
             if self._cancel_at < due:
                 due = self._cancel_at
             if not self._is_heard and self._blind_until < due:
                 due = self._blind_until
             if self.backlog and not self.in_flight:
                 return due
-        elif self._phase is not _Phase.CANCELLING:
-            return due if self._phase is _Phase.WAITING else _NEVER
+        elif self._phase is not _CANCELLING:
+            return due if self._phase is _WAITING else _NEVER
         elif self.request.fields is None:
             return due
         asked_at = self._last_sent_at if self._last_sent_at > self._asked_at else self._asked_at
@@ -393,9 +399,9 @@ class OutgoingTransfer:
         if now < self.get_timer():
             return False
         if now >= self.ends_at:
-            self._finish(Ending.NOTHING_SENT if self._phase is _Phase.WAITING else Ending.TIMED_OUT)
+            self._finish(Ending.NOTHING_SENT if self._phase is _WAITING else Ending.TIMED_OUT)
             return False
-        if self._phase is _Phase.CANCELLING:
+        if self._phase is _CANCELLING:
             self._silences += 1
             self._asked_at = now
             self.wants_cancel = True
@@ -438,7 +444,7 @@ class OutgoingTransfer:
     def in_flight(self) -> int:
         """Datagrams of which the receiver has not spoken."""
         count = 0
-        if self._phase is _Phase.SENDING:
+        if self._phase is _SENDING:
             for block in self._blocks:
                 if not block.done:
                     count += block.next_esi - (block.index if block.index > block.settled else block.settled)
@@ -455,24 +461,26 @@ class OutgoingTransfer:
 
     @property
     def has_started(self) -> bool:
-        return self._phase is not _Phase.WAITING
+        return self._phase is not _WAITING
 
     def count_sent(self) -> TransferStats:
         """`stats`, brought up to date with what has left so far."""
-        stats = self.stats
-        stats.source_symbols = stats.repair_symbols = stats.resent = 0
+        symbols = source_symbols = resent = 0
         for block in self._blocks:
             sent = block.next_esi
-            source = sent if sent < block.symbols else block.symbols
-            stats.source_symbols += source
-            stats.repair_symbols += sent - source
+            symbols += sent
+            source_symbols += sent if sent < block.symbols else block.symbols
             if sent > block.flight:
-                stats.resent += sent - block.flight
-        stats.datagrams_sent = stats.source_symbols + stats.repair_symbols + self._cancels_sent
+                resent += sent - block.flight
+        stats = self.stats
+        stats.source_symbols = source_symbols
+        stats.repair_symbols = symbols - source_symbols
+        stats.resent = resent
+        stats.datagrams_sent = symbols + self._cancels_sent
         return stats
 
     def _finish(self, ending: Ending) -> None:
-        self._phase = _Phase.ENDED
+        self._phase = _ENDED
         self.outcome = ending
         self.backlog = 0
         self.wants_cancel = False
