@@ -30,7 +30,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnection
 
 from raptor_s3.receiver.outcome import Outcome
-from raptor_s3.wire.put_header import TIME_TO_LIVE
+from raptor_s3.wire.put_header import TIME_TO_LIVE, tells_writers_apart
 from raptor_s3.wire.transfer_state import StateType
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def own_write(
     """COMPLETE if the object that stands in the way is the one that an earlier attempt wrote, else None.
 
     Ours: the same content and metadata, and by S3's own clock not older than `elapsed_s`, the time since that attempt began.
-    Without s3:GetObject nobody can tell.
+    Without s3:GetObject nobody can tell, nor where the content is a few octets that anybody may write.
     """
     place = {name: fields[name] for name in ("Bucket", "Key", "ExpectedBucketOwner") if name in fields}
     try:
@@ -151,6 +151,8 @@ def own_write(
         return None
     age_s = _age_s(found)
     if age_s is None or age_s > elapsed_s + CLOCK_SLACK_S or _metadata(found) != _metadata(fields) or not is_ours(found):
+        return None
+    if not tells_writers_apart(fields, found["ContentLength"]):
         return None
     return Outcome(StateType.COMPLETE, _members(found))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from raptor_s3.net import clock
 from raptor_s3.routing import response
 from raptor_s3.routing.ending import may_have_written
+from raptor_s3.wire.put_header import tells_writers_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,8 +57,8 @@ def unconfirmed(error: Exception, fields: Mapping[str, Any], body: bytes, began_
     """What to look for if S3 refuses the repetition over HTTPS; None when a refusal is sure to be true."""
     if not any(name in fields for name in _CONDITIONS) or not may_have_written(error):
         return None
-    if not body and not fields.get("Metadata"):
-        return None  # whose empty object it is, nobody could tell
+    if not tells_writers_apart(fields, len(body)):
+        return None
     import hashlib
 
     return Unconfirmed(fields, len(body), hashlib.md5(body, usedforsecurity=False).hexdigest(), began_at)

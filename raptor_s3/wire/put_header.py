@@ -62,6 +62,8 @@ TIME_TO_LIVE: Final = "TtlMs"
 """Ours: from the first datagram's arrival, after this many milliseconds the receiver refuses to write."""
 
 MAX_HEADER: Final = 0xFFFF
+TELLING_BYTES: Final = 24
+"""Two writers may well put the same octets, if there are fewer than this; a time or a UUID is longer."""
 MAX_KEY_BYTES: Final = 1024
 MAX_TTL_MS: Final = 3_600_000
 
@@ -113,6 +115,14 @@ def split_put_object(data: Buffer) -> tuple[dict[str, Any], memoryview]:
     if "\\u" in text and (reason := _not_unicode(fields)):
         raise MalformedPacket(reason)
     return fields, view[end:]
+
+
+def tells_writers_apart(fields: Mapping[str, Any], size_bytes: int) -> bool:
+    """Whether an object with this metadata and content, found in the way of a conditional put, may be taken for its own.
+
+    A lock that says "locked", or nothing at all, is anybody's.
+    """
+    return size_bytes >= TELLING_BYTES or bool(fields.get("Metadata"))
 
 
 def crc32_field(body: Buffer) -> str:

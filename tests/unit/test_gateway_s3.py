@@ -21,7 +21,7 @@ from raptor_s3.net import clock
 from raptor_s3.wire.put_header import crc32_field
 from raptor_s3.wire.transfer_state import StateType
 
-BODY = b"a body of some length"
+BODY = b"a body of a certain length"
 
 
 @dataclass

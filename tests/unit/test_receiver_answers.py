@@ -25,12 +25,12 @@ from raptor_s3.receiver import admission, s3_answers
 from raptor_s3.receiver.outcome import CANCELLED, Outcome, Receiver, given_up
 from raptor_s3.receiver.policy import Grant, Policy, Rule
 from raptor_s3.routing.ending import is_receivers_own
-from raptor_s3.wire.put_header import crc32_field
+from raptor_s3.wire.put_header import TELLING_BYTES, crc32_field
 from raptor_s3.wire.transfer_state import StateType
 
 ROOT = Path(__file__).resolve().parents[2]
 RECEIVERS = get_args(Receiver)
-BODY = memoryview(b"body")
+BODY = memoryview(b"a body that is nobody else's")
 
 
 def leads_to_https(outcome: Outcome) -> bool:
@@ -174,6 +174,12 @@ def test_an_object_is_ours_by_content_and_by_s3s_clock(age_s, is_ours):
     if outcome is not None:
         assert outcome == Outcome(StateType.COMPLETE, {"ETag": '"e"', "ChecksumCRC32": crc32_field(BODY)})
     assert s3_answers.own_write(Head(age_s), {"Bucket": "b", "Key": "k"}, lambda _: False, elapsed_s=10.0) is None
+
+
+def test_a_few_octets_are_nobodys() -> None:
+    head = Head(0)
+    head.answer["ContentLength"] = TELLING_BYTES - 1
+    assert s3_answers.own_write(head, {"Bucket": "b", "Key": "k"}, lambda _: True, elapsed_s=10.0) is None
 
 
 @pytest.mark.parametrize("path", ["", "/a", "a//b", "../a", "a/../b", "./a", "a\\b", "a\nb", "a/"])

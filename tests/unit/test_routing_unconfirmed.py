@@ -12,6 +12,7 @@ from botocore.stub import Stubber
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferCancelled, TransferRejected
 from raptor_s3.routing import listeners
 from raptor_s3.routing.listeners import client_of
+from raptor_s3.wire.put_header import TELLING_BYTES
 
 BODY = b"written by the fast path"
 LOST = ConfirmationTimeout("no final state within 5 s")
@@ -155,12 +156,13 @@ def test_who_may_not_look_gets_s3s_own_refusal(rig, client):
     refused(client)
 
 
-def test_an_object_without_anything_in_it_is_nobodys(rig, client):
+@pytest.mark.parametrize("size", [0, TELLING_BYTES - 1])
+def test_a_few_octets_without_metadata_are_nobodys(rig, client, size):
     lose(rig)
-    refused(client, Body=b"")
+    refused(client, Body=b"x" * size)
     assert rig.s3.heads == []
     lose(rig)
-    client.put_object(Bucket="bucket", Key="marked", Body=b"", Metadata={"owner": "me"}, IfNoneMatch="*")
+    client.put_object(Bucket="bucket", Key="marked", Body=b"x" * size, Metadata={"owner": "me"}, IfNoneMatch="*")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_threads_do_not_take_each_others_puts_for_their_own(rig, client):
     succeeded = []
 
     def write(number):
-        body = f"lease of {number}".encode()
+        body = f"lease of the writer {number}".encode().ljust(TELLING_BYTES)
         try:
             client.put_object(Bucket="bucket", Key="key", Body=body, IfNoneMatch="*")
             succeeded.append(body)
@@ -278,7 +280,6 @@ def test_threads_do_not_take_each_others_puts_for_their_own(rig, client):
     assert succeeded == winner
 
 
-@pytest.mark.xfail(strict=True, reason="the same octets of two writers: docs/drop-in.md asks for a name in them")
 def test_of_two_writers_of_the_same_few_octets_one_is_refused(rig, client):
     """A lock whose object says 'locked': the other writer's came first, ours was lost on its way."""
     lose(rig, write=False)
