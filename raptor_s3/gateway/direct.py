@@ -9,7 +9,7 @@ Invariant: every ObjectReady is finished exactly once, by the sink's word or by 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.parser import DatagramParser
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from raptor_s3.transfer.incoming import Collector
 
 _log = logging.getLogger(__name__)
+
+_COMPLETE: Final = StateType.COMPLETE
 
 
 class DirectReceiver:
@@ -106,7 +108,7 @@ class DirectReceiver:
     def _carry_out(self, events: Iterable[Event]) -> None:
         for event in events:
             if type(event) is SendState:
-                payload = build_transfer_state(event.state)
+                payload = event.payload or build_transfer_state(event.state)
                 for _ in range(event.copies):
                     self._send(event.origin, payload)
             elif isinstance(event, ObjectReady):
@@ -159,7 +161,7 @@ class DirectReceiver:
     def _finish(self, ready: ObjectReady, outcome: Outcome) -> None:
         self._writes.pop(ready.transfer, None)
         stats = self._stats
-        if outcome.type is StateType.COMPLETE:
+        if outcome.type is _COMPLETE:
             stats.objects_written += 1
         elif outcome.type is StateType.CANCELLED:
             stats.objects_cancelled += 1

@@ -49,6 +49,8 @@ class Rule:
     def names(self, bucket: str, key: str, peer_key: str) -> bool:
         if bucket != self.bucket and not fnmatch.fnmatchcase(bucket, self.bucket):
             return False
+        if "" in self.prefixes:
+            return True
         own = peer_key.replace("+", "-").replace("/", "_").rstrip("=")
         return key.startswith(tuple(prefix.replace(PEER_PLACEHOLDER, own) for prefix in self.prefixes))
 

@@ -29,11 +29,13 @@ class SendState(NamedTuple):
     """Send `state` to `origin`, `copies` times.
 
     `origin` is whatever the host passed to `receive` with the transfer's latest datagram: address, session, both.
+    `payload` is the state as it goes on the wire, where it has been built already.
     """
 
     state: TransferState
     origin: Any
     copies: int = 1
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

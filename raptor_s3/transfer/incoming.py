@@ -159,7 +159,7 @@ class Collector:
                 continue
             tombstone = self._tombstones.get(key)
             if tombstone is not None and tombstone.repeat_to is not None and (state := tombstone.state) is not None:
-                events.append(SendState(state, tombstone.repeat_to))
+                events.append(SendState(state, tombstone.repeat_to, 1, tombstone.payload))
                 tombstone.repeat_to = None
         while self._transfers:
             transfer = next(iter(self._transfers.values()))
@@ -305,7 +305,8 @@ class Collector:
         transfer.peer.bytes -= transfer.reserved_bytes
         transfer.peer.transfers -= 1
         self._bytes -= transfer.reserved_bytes
-        state = state._replace(sbn=transfer.sbn, received=transfer.completed_by[transfer.sbn] + 1)
+        sbn = transfer.sbn
+        state = TransferState(state.type, state.object_id, sbn, transfer.completed_by[sbn] + 1, state.fields)
         return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now)
 
     def _bury(
@@ -349,7 +350,7 @@ class Collector:
             tombstone.answers += 1
             tombstone.repeat_to = origin
             self._set_timer(now + REPEAT_S, key)
-        return (SendState(state, origin),)
+        return (SendState(state, origin, 1, tombstone.payload),)
 
     def _busy(self, transfer: CollectedTransfer, sbn: int, now: float) -> Sequence[Event]:
         if now - transfer.answered_at < ECHO_S:

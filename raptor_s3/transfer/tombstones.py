@@ -27,7 +27,7 @@ _NEVER: Final = float("inf")
 class Tombstone:
     """One final state. `state` is None where the sender would take it for something else; `oti` is a path's."""
 
-    __slots__ = ("_payload", "answered_at", "answers", "due", "key", "oti", "repeat_to", "spent_at")
+    __slots__ = ("answered_at", "answers", "due", "key", "oti", "payload", "repeat_to", "spent_at")
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Tombstone:
         spent_at: float,
     ) -> None:
         self.key = key
-        self._payload = None if state is None else build_transfer_state(state)  # a fraction of the state's own memory
+        self.payload = b"" if state is None else build_transfer_state(state)  # a fraction of the state's own memory
         self.oti = oti
         self.answered_at = now
         self.answers = 0
@@ -49,7 +49,7 @@ class Tombstone:
 
     @property
     def state(self) -> TransferState | None:
-        return None if self._payload is None else parse_transfer_state(self._payload)
+        return parse_transfer_state(self.payload) if self.payload else None
 
 
 class Graves:

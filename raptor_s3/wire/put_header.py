@@ -11,13 +11,12 @@ whitelist; all of it can be encoded.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
-from raptor_s3.wire.compact_json import encode
+from raptor_s3.wire.compact_json import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +103,7 @@ def split_put_object(data: Buffer) -> tuple[dict[str, Any], memoryview]:
         raise MalformedPacket(f"put header of {end - 2} octets in an object of {len(view)}")
     try:
         text = str(view[2:end], "utf-8")
-        fields = _DECODER.decode(text)
+        fields = decode(text, _DECODER)
     except (ValueError, RecursionError) as error:
         raise MalformedPacket(f"put header is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -127,7 +126,7 @@ def tells_writers_apart(fields: Mapping[str, Any], size_bytes: int) -> bool:
 
 def crc32_field(body: Buffer) -> str:
     """The value of ChecksumCRC32 for this body: base64 of the big-endian CRC-32, as S3 writes it."""
-    return base64.b64encode(binascii.crc32(body).to_bytes(4, "big")).decode()
+    return binascii.b2a_base64(binascii.crc32(body).to_bytes(4, "big"), newline=False).decode()
 
 
 def _objection(fields: Mapping[str, Any]) -> str:

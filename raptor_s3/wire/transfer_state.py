@@ -17,10 +17,10 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raptor_s3.errors import MalformedPacket
-from raptor_s3.wire.compact_json import encode
+from raptor_s3.wire.compact_json import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from typing_extensions import Buffer
 
@@ -31,7 +31,6 @@ _HEAD: Final = struct.Struct(">IBHBB")
 _HEAD_SIZE: Final = _HEAD.size
 _unpack_head: Final = _HEAD.unpack_from
 _DECODER: Final = json.JSONDecoder()
-_scan: Final[Callable[[str, int], tuple[Any, int]]] = _DECODER.scan_once  # type: ignore[attr-defined]
 
 
 class StateType(enum.IntEnum):
@@ -68,14 +67,14 @@ class TransferState(NamedTuple):
 
 def build_transfer_state(state: TransferState) -> bytes:
     """Raises ValueError for an object id that is empty or longer than 255 octets, and for an SBN out of range."""
-    encoded_id = state.object_id.encode()
-    if not 0 < len(encoded_id) <= 0xFF or not 0 <= state.sbn <= 0xFF:
-        raise ValueError(f"object id of {len(encoded_id)} octets or SBN {state.sbn} out of range")
-    received = min(max(state.received, 0), MAX_RECEIVED)
-    head = _HEAD.pack(MAGIC, state.type, received, state.sbn, len(encoded_id))
-    if state.fields is None:
-        return head + encoded_id
-    return head + encoded_id + encode(state.fields).encode()
+    type_, object_id, sbn, received, fields = state
+    encoded_id = object_id.encode()
+    if not 0 < len(encoded_id) <= 0xFF or not 0 <= sbn <= 0xFF:
+        raise ValueError(f"object id of {len(encoded_id)} octets or SBN {sbn} out of range")
+    if not 0 <= received <= MAX_RECEIVED:
+        received = min(max(received, 0), MAX_RECEIVED)
+    head = _HEAD.pack(MAGIC, type_, received, sbn, len(encoded_id))
+    return head + encoded_id if fields is None else b"".join((head, encoded_id, encode(fields).encode()))
 
 
 def parse_transfer_state(data: Buffer) -> TransferState:
@@ -96,20 +95,9 @@ def parse_transfer_state(data: Buffer) -> TransferState:
     try:
         object_id = message[_HEAD_SIZE:end].decode()
         if len(message) > end:
-            fields = _decode(message[end:].decode())
+            fields = decode(message[end:].decode(), _DECODER)
     except (ValueError, RecursionError) as error:
         raise MalformedPacket(f"transfer state does not parse: {error}") from None
     if fields is not None and not isinstance(fields, dict):
         raise MalformedPacket("transfer state's JSON is not an object")
     return TransferState(state_type, object_id, sbn, received, fields)
-
-
-def _decode(text: str) -> Any:
-    if text[0] == "{":  # as our receivers write it: no need to look for white space around it
-        try:
-            value, end = _scan(text, 0)
-        except StopIteration:  # cut short: `decode` says where
-            end = -1
-        if end == len(text):
-            return value
-    return _DECODER.decode(text)
