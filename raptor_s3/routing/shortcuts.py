@@ -22,7 +22,7 @@ import stat
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from raptor_s3.routing.body import Body
 from raptor_s3.routing.fast_path import Carried, Declined
@@ -34,8 +34,7 @@ from raptor_s3.routing.response import parsed_success
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raptor_s3.routing.hooks import Attachment
-    from raptor_s3.routing.puts import Call
+    from raptor_s3.routing.puts import Call, Puts
 
 # Parameters whose serialized header is the argument itself.
 _PLAIN: Final = frozenset(
@@ -61,6 +60,16 @@ _MULTIPART_THRESHOLD: Final = 8 << 20  # boto3's default
 _UPLOADS: Final = ("upload_file", "upload_fileobj")
 
 
+class Attached(Protocol):
+    """What `hooks` has attached to the client, as far as it is used here."""
+
+    @property
+    def is_active(self) -> bool: ...
+
+    @property
+    def puts(self) -> Puts: ...
+
+
 def is_supported(client: Any) -> bool:
     """Whether this botocore is built as the shortcuts expect."""
     call = getattr(type(client), "_make_api_call", None)
@@ -75,7 +84,7 @@ def is_supported(client: Any) -> bool:
     )
 
 
-def install(client: Any, attachment: Attachment) -> Callable[[], None]:
+def install(client: Any, attachment: Attached) -> Callable[[], None]:
     """Put the shortcuts on `client`; call the result to take them off. Does nothing where they are not supported."""
     if not is_supported(client) or any(name in vars(client) for name in ("_make_api_call", *_UPLOADS)):
         return lambda: None
@@ -98,7 +107,7 @@ def install(client: Any, attachment: Attachment) -> Callable[[], None]:
 class _Shortcut:
     """Bound methods of this stand in the client's own attributes."""
 
-    def __init__(self, client: Any, attachment: Attachment) -> None:
+    def __init__(self, client: Any, attachment: Attached) -> None:
         self._client = client
         self._class: Any = type(client)
         self._genuine = self._class._make_api_call
