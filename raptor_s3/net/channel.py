@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from raptor_s3.errors import ConfigError, HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.session_store import SessionStore, endpoint_id
-from raptor_s3.wireguard.constants import REKEY_AFTER_TIME
+from raptor_s3.wireguard.constants import REKEY_AFTER_TIME, REPEAT_INITIATION
 from raptor_s3.wireguard.keys import public_key
 from raptor_s3.wireguard.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
 from raptor_s3.wireguard.tunnel import Data, HandshakeComplete, Tunnel
@@ -72,6 +72,7 @@ class Channel(Protocol):
     def needs_rekey(self, now: float) -> bool: ...
     def suspect(self, sealer: Sealer, now: float) -> None: ...
     def handshake(self, now: float) -> bytes | None: ...
+    def repetition(self, now: float) -> bytes | None: ...
     def get_timer(self) -> float: ...
     def abandon_handshake(self) -> None: ...
     def handshake_was_left(self) -> None: ...
@@ -105,6 +106,8 @@ class WireGuardChannel:
         self._claim_at = _NEVER
         self._initiated_at = 0.0
         self._initiations = 0
+        self._initiation = b""
+        self._repeat_at = _NEVER
         self._is_timed = True
         self._has_looked = False
         self.renewed = False
@@ -184,9 +187,23 @@ class WireGuardChannel:
         except HandshakeTimeout:
             self.abandon_handshake()
             return None
-        if message is not None:
-            self._initiations += 1
+        return message if message is None else self._initiated(message, now)
+
+    def _initiated(self, message: bytes, now: float) -> bytes:
+        self._initiations += 1
+        self._initiation = message
+        self._repeat_at = now + REPEAT_INITIATION
         return message
+
+    def repetition(self, now: float) -> bytes | None:
+        """The last initiation once more, when it is time: of two, one gets through where one in ten is lost.
+
+        The responder answers both alike, so a round trip measured from the first is at most REPEAT_INITIATION too long.
+        """
+        if now < self._repeat_at:
+            return None
+        self._repeat_at = _NEVER
+        return self._initiation
 
     def _claim(self, now: float) -> bytes | None:
         """One process shakes hands, the others wait for what comes of it."""
@@ -201,15 +218,14 @@ class WireGuardChannel:
             return None
         self._claim_at = _NEVER
         self._initiated_at = now
-        self._initiations = 1
-        return self._tunnel.initiation(now, self._unix_time())
+        return self._initiated(self._tunnel.initiation(now, self._unix_time()), now)
 
     def _unix_time(self) -> float:
         return self._ask(lambda store: store.next_unix_time(self._endpoint, clock.wall_time()))
 
     def abandon_handshake(self) -> None:
         self.is_handshaking = False
-        self._claim_at = _NEVER
+        self._claim_at = self._repeat_at = _NEVER
         self._tunnel.abandon_handshake()
         self._has_looked = False
 
@@ -223,11 +239,11 @@ class WireGuardChannel:
         if self._claim_at < _NEVER:
             return self._claim_at
         timer = self._tunnel.get_timer()
-        return _NEVER if timer is None else timer
+        return self._repeat_at if timer is None else min(timer, self._repeat_at)
 
     def _complete(self) -> None:
         self.is_handshaking = False
-        self._claim_at = _NEVER
+        self._claim_at = self._repeat_at = _NEVER
         self._has_looked = False
         self.renewed = True
 
@@ -302,6 +318,9 @@ class PlainChannel:
         return None
 
     def handshake(self, now: float) -> bytes | None:
+        return None
+
+    def repetition(self, now: float) -> bytes | None:
         return None
 
     def get_timer(self) -> float:

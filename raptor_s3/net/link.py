@@ -234,9 +234,11 @@ class Link:
                 put.transfer.stats.handshake = True
         was_handshaking = channel.is_handshaking
         message = channel.handshake(now)
+        if message is not None and was_handshaking and sealer is None and len(self._addresses) > 1:
+            self._next_address()  # the one before did not answer the last initiation
+        if message is None:
+            message = channel.repetition(now)
         if message is not None:
-            if was_handshaking and sealer is None and len(self._addresses) > 1:
-                self._next_address()  # the one before did not answer the last initiation
             try:
                 self._send(message)
             except OSError as error:

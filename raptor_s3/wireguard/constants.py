@@ -46,3 +46,7 @@ UNDER_LOAD_INITIATIONS_PER_S: Final = 200
 INITIATIONS_PER_S: Final = 20
 INITIATIONS_BURST: Final = 16
 MAX_RATE_LIMIT_ENTRIES: Final = 4096
+# Where datagrams get lost an initiator sends each initiation twice, so far apart; the responder answers both with one response.
+REPEAT_INITIATION: Final = 0.025
+REPEAT_WITHIN: Final = 1.0
+MAX_REPEATABLE_RESPONSES: Final = 256

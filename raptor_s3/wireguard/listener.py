@@ -8,6 +8,8 @@
     listener.stats                              -> counts of what was dropped, and why
     listener.set_peers(peers)                   -> new peers, changed keys; removed peers lose their sessions
 
+A byte-for-byte copy of an initiation, soon and from the same address, gets the same response once more; nothing else changes.
+
 `receive` never raises: bad input is dropped and counted. `source` is the address as the socket gave it, and
 `session.source` follows it (roaming) once a message has authenticated. An empty Data is never reported: keepalives
 only confirm the session.
@@ -83,6 +85,7 @@ class ListenerStats:
     unknown_peer: int = 0
     replayed_initiation: int = 0
     rate_limited: int = 0
+    repeated_responses: int = 0  # to copies of an initiation, which a sender makes where datagrams get lost
 
 
 @dataclass(slots=True)
@@ -93,6 +96,14 @@ class _Peer:
     greatest_timestamp: bytes = b""
     last_response: tuple[int, bytes] | None = None  # our index and mac1 in it, until a cookie reply has used them
     sessions: dict[int, Session] = field(default_factory=dict)  # by local index, the one heard from last at the end
+
+
+class _Answered(NamedTuple):
+    """An initiation's response, which its copy may have once more."""
+
+    response: bytes
+    source: Address
+    until: float
 
 
 class Listener:
@@ -120,6 +131,7 @@ class Listener:
         self._peer_buckets = TokenBuckets()
         self._sessions: dict[int, Session] = {}  # by local index
         self._peers: dict[bytes, _Peer] = {}
+        self._answered: dict[bytes, _Answered] = {}  # by initiation, the latest at the end
         self.set_peers(peers)
 
     @property
@@ -139,6 +151,7 @@ class Listener:
         for public_key, config in peers.items():
             if len(public_key) != constants.KEY_SIZE or len(config.preshared_key or public_key) != constants.KEY_SIZE:
                 raise ValueError("WireGuard keys have 32 octets")
+        self._answered.clear()
         for public_key in self._peers.keys() - peers.keys():
             for index in self._peers.pop(public_key).sessions:
                 del self._sessions[index]
@@ -215,6 +228,11 @@ class Listener:
         if not self._mac_checker.mac1_is_valid(message, initiation.mac1):
             self.stats.mac1_invalid += 1
             return []
+        answered = self._answered.get(message)
+        if answered is not None and answered.source == source and now < answered.until:
+            del self._answered[message]
+            self.stats.repeated_responses += 1
+            return [Send(answered.response, source)]
         if self._load.is_under_load(now):
             if not self._mac_checker.mac2_is_valid(message, initiation.mac2, source, now):
                 self.stats.cookie_replies += 1
@@ -223,23 +241,29 @@ class Listener:
             if not self._source_buckets.take(source_network(source[0]), now):
                 self.stats.rate_limited += 1
                 return []
-        return self._respond(initiation, source, now)
+        response = self._respond(initiation, now)
+        if response is None:
+            return []
+        if len(self._answered) >= constants.MAX_REPEATABLE_RESPONSES:
+            del self._answered[next(iter(self._answered))]
+        self._answered[message] = _Answered(response, source, now + constants.REPEAT_WITHIN)
+        return [Send(response, source)]
 
-    def _respond(self, initiation: messages.Initiation, source: Address, now: float) -> list[Outcome]:
+    def _respond(self, initiation: messages.Initiation, now: float) -> bytes | None:
         from raptor_s3.wireguard.handshake import ResponderHandshake
 
         handshake = ResponderHandshake(self._static, initiation.noise)
         peer = self._peers.get(handshake.peer_public)
         if peer is None:
             self.stats.unknown_peer += 1
-            return []
+            return None
         # Whitepaper 5.1: the timestamp of each initiation must be greater than all before it, so each is answered at most once.
         if handshake.timestamp <= peer.greatest_timestamp:
             self.stats.replayed_initiation += 1
-            return []
+            return None
         if not self._peer_buckets.take(peer.public_key, now):
             self.stats.rate_limited += 1
-            return []
+            return None
         index = self._new_index()
         noise, keys = handshake.write_response(peer.preshared_key, KeyPair(generate_private_key(self._random)))
         response = messages.build_response(index, initiation.sender_index, noise)
@@ -260,7 +284,7 @@ class Listener:
             ),
         )
         self.stats.handshakes += 1
-        return [Send(response, source)]
+        return response
 
     def _receive_cookie_reply(self, message: Buffer, now: float) -> list[Outcome]:
         """The peer was under load when our response came: the next response to it carries a mac2."""

@@ -17,14 +17,40 @@ from raptor_s3.wireguard.tunnel import Data, HandshakeComplete, Tunnel
 ELSEWHERE = ("198.51.100.9", 5000)
 
 
-def test_initiations_are_answered_once() -> None:
+def test_initiations_are_answered_once_and_their_copy_alike() -> None:
     pair = Pair()
     first, second = pair.initiation(), pair.initiation()
-    assert pair.answer(second)
+    response = pair.answer(second)
+    assert pair.answer(second) == response
     assert pair.listener.receive(second, SOURCE, pair.clock) == []
     assert pair.listener.receive(first, SOURCE, pair.clock) == [], "older than one that was answered"
     assert pair.listener.stats.replayed_initiation == 2
+    assert pair.listener.stats.repeated_responses == pair.listener.stats.handshakes == 1
     assert pair.listener.session_count == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "after_s", "change"), [(ELSEWHERE, 0.0, b""), (SOURCE, constants.REPEAT_WITHIN, b""), (SOURCE, 0.0, b"\1")]
+)
+def test_only_an_exact_copy_from_there_and_soon_is_answered(source: tuple[str, int], after_s: float, change: bytes) -> None:
+    pair = Pair()
+    message = pair.initiation()
+    pair.answer(message)
+    pair.clock += after_s
+    assert pair.listener.receive(message[: -len(change) or None] + change, source, pair.clock) == []
+    assert pair.listener.stats.repeated_responses == 0
+    if not after_s:
+        assert pair.answer(message), "the copy has not lost its answer"
+
+
+def test_responses_kept_for_copies_are_bounded_and_go_with_their_peers() -> None:
+    pair = Pair()
+    for _ in range(constants.MAX_REPEATABLE_RESPONSES + 9):
+        pair.clock += 1.0
+        pair.answer(pair.initiation())
+    assert len(pair.listener._answered) == constants.MAX_REPEATABLE_RESPONSES
+    pair.listener.set_peers({})
+    assert not pair.listener._answered
 
 
 def test_each_process_has_its_session() -> None:

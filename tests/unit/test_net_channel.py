@@ -1,0 +1,79 @@
+"""The client's side of a handshake where datagrams get lost: what is sent when, in virtual time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from raptor_s3.net.channel import RETRANSMIT_S, WireGuardChannel
+from raptor_s3.net.session_store import SessionStore
+from raptor_s3.net.settings import EndpointSettings
+from raptor_s3.wireguard.constants import REPEAT_INITIATION
+from raptor_s3.wireguard.keys import generate_private_key, public_key
+from raptor_s3.wireguard.listener import Listener, PeerConfig, Send
+
+SOURCE = ("192.0.2.7", 4711)
+
+
+class Ends:
+    def __init__(self) -> None:
+        server, client = generate_private_key(os.urandom), generate_private_key(os.urandom)
+        settings = EndpointSettings("wg://192.0.2.1:51820", public_key(server), client, share_sessions=False)
+        self.channel = WireGuardChannel(settings, SessionStore(None))
+        self.listener = Listener(server, {public_key(client): PeerConfig()}, random=os.urandom)
+
+    def answer(self, message: bytes | None, now: float) -> bytes:
+        assert message is not None
+        [outcome] = self.listener.receive(message, SOURCE, now)
+        assert isinstance(outcome, Send)
+        return outcome.message
+
+
+@pytest.fixture
+def ends() -> Ends:
+    return Ends()
+
+
+def test_an_initiation_is_said_twice_and_then_anew(ends: Ends) -> None:
+    channel = ends.channel
+    first = channel.handshake(100.0)
+    assert first is not None
+    assert channel.repetition(100.0) is None
+    assert channel.get_timer() == 100.0 + REPEAT_INITIATION
+    assert channel.handshake(channel.get_timer()) is None
+    assert channel.repetition(100.0 + REPEAT_INITIATION) == first
+    assert channel.repetition(100.1) is None
+    again_at = channel.get_timer()
+    assert again_at - 100.0 >= RETRANSMIT_S
+    second = channel.handshake(again_at)
+    assert second not in (None, first)
+    assert channel.repetition(again_at + REPEAT_INITIATION) == second
+
+
+def test_nothing_is_repeated_after_the_response(ends: Ends) -> None:
+    response = ends.answer(ends.channel.handshake(100.0), 100.0)
+    ends.channel.receive(memoryview(response), 100.01)
+    assert ends.channel.renewed
+    assert ends.channel.repetition(101.0) is None
+    assert ends.channel.handshake_rtt_s == pytest.approx(0.01)
+
+
+def test_of_two_initiations_and_their_two_responses_one_each_is_enough(ends: Ends) -> None:
+    """The first initiation is lost, or the response to it; the second response comes."""
+    first = ends.channel.handshake(100.0)
+    ends.answer(first, 100.05)
+    copy = ends.channel.repetition(100.0 + REPEAT_INITIATION)
+    ends.channel.receive(memoryview(ends.answer(copy, 100.075)), 100.125)
+    session = ends.channel.acquire(100.125)
+    assert session is not None
+    [outcome] = ends.listener.receive(session.seal(b"sent at once", 100.125), SOURCE, 100.175)
+    assert outcome.plaintext == b"sent at once"
+    assert ends.listener.stats.handshakes == 1
+    assert ends.channel.handshake_rtt_s == pytest.approx(0.125), "at most REPEAT_INITIATION too long"
+
+
+def test_a_handshake_that_was_given_up_is_not_repeated(ends: Ends) -> None:
+    ends.channel.handshake(100.0)
+    ends.channel.abandon_handshake()
+    assert ends.channel.repetition(101.0) is None
