@@ -45,7 +45,9 @@ MAX_NEW_DESCRIPTORS = 8  # beside a kept-alive HTTPS connection for each thread
 def main() -> int:
     options = _arguments()
     if options.serve:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         return {"store": serve_store, "relay": serve_relay}[options.serve](options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the gateway, too
     from gateway_rig import AWS_ENV, GatewayProcess
 
     for name in [name for name in os.environ if name.startswith(("AWS_", "RAPTOR_", "BOTOCORE_"))]:
@@ -100,7 +102,7 @@ class Soak:
         raptor_s3.enable(self.strict_client, **settings, transport="raptor")
 
     def run(self) -> int:
-        workers = [threading.Thread(target=self.work, args=(number,)) for number in range(self.options.threads)]
+        workers = [threading.Thread(target=self.work, args=(number,), daemon=True) for number in range(self.options.threads)]
         restarter = threading.Thread(target=self.restart_gateway, daemon=True)
         began = time.monotonic()
         for thread in (*workers, restarter):
@@ -222,6 +224,12 @@ def child(*arguments: str):
     finally:
         process.kill()
         process.wait()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def serve_store(options) -> int:
