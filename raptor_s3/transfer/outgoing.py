@@ -161,6 +161,9 @@ class OutgoingTransfer:
         self._current = self.backlog = 0
         for symbols in block_symbols:
             target = flight_size(symbols, loss, overhead)
+            if target == 1 and path.doubts and overhead is None:
+                path.doubts -= 1
+                target = 2
             blocks.append(_Block(symbols, target))
             self.backlog += target
 

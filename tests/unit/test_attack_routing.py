@@ -85,7 +85,7 @@ def test_a_lost_confirmation_of_a_conditional_put_is_no_false_412(rig):
         raise ConfirmationTimeout("no final state within 5 s")
 
     rig.engine.put = put
-    response = client.put_object(Bucket="bucket", Key="key", Body=b"body", IfNoneMatch="*")
+    response = client.put_object(Bucket="bucket", Key="key", Body=b"a body that nobody else has written", IfNoneMatch="*")
     assert response["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 

@@ -13,7 +13,7 @@ from raptor_s3.errors import ConfirmationTimeout, TransferCancelled, TransferRej
 from raptor_s3.transfer.loss import flight_size
 from raptor_s3.transfer.outcome import Confirm, Ending, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer
-from raptor_s3.transfer.path import Learned, PathEstimates
+from raptor_s3.transfer.path import DOUBTS, Learned, PathEstimates
 from raptor_s3.transfer.plan import PutRequest
 from raptor_s3.transfer.sender import Sender
 from raptor_s3.wire.datagram import parse_datagram
@@ -55,6 +55,16 @@ def test_the_first_flight_is_source_symbols_and_the_expected_repair(size: int) -
         symbols = put.oti.block_symbols(sbn)
         assert [esi for block, esi in sent if block == sbn] == list(range(flight_size(symbols, KNOWN.loss)))
     assert put.in_flight == len(sent)
+
+
+def test_the_first_single_datagrams_on_an_unknown_path_have_company() -> None:
+    path = PathEstimates()
+    puts = [OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, path) for _ in range(DOUBTS + 2)]
+    assert [len(send_all(put, 0.0)) for put in puts] == [2] * DOUBTS + [1, 1]
+    sparing = OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0, overhead=0.0), 0.0, PathEstimates())
+    assert len(send_all(sparing, 0.0)) == 1
+    known = PathEstimates(Learned(srtt_s=0.1, loss=0.001))
+    assert len(send_all(OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, known), 0.0)) == 1
 
 
 def test_a_fixed_overhead_takes_the_place_of_the_estimate() -> None:
