@@ -198,10 +198,13 @@ class WireGuardChannel:
     def repetition(self, now: float) -> bytes | None:
         """The last initiation once more, when it is time: of two, one gets through where one in ten is lost.
 
-        The responder answers both alike, so a round trip measured from the first is at most REPEAT_INITIATION too long.
+        The responder answers both alike: a round trip measured from the first is at most twice REPEAT_INITIATION too long, or not
+        measured.
         """
         if now < self._repeat_at:
             return None
+        if now > self._repeat_at + REPEAT_INITIATION:
+            self._is_timed = False
         self._repeat_at = _NEVER
         return self._initiation
 

@@ -161,9 +161,6 @@ class OutgoingTransfer:
         self._current = self.backlog = 0
         for symbols in block_symbols:
             target = flight_size(symbols, loss, overhead)
-            if target == 1 and path.doubts and overhead is None:
-                path.doubts -= 1
-                target = 2
             blocks.append(_Block(symbols, target))
             self.backlog += target
 
@@ -187,6 +184,10 @@ class OutgoingTransfer:
                 self._finish(Ending.NOTHING_SENT)
                 return False
             self._cancel_at = now + self._deadline.ttl_s
+        if self.backlog == 1 and self._path.doubts and self.request.overhead is None:
+            self._path.doubts -= 1
+            block = self._blocks[0]
+            block.flight = block.target = self.backlog = 2
         self._phase = _SENDING
         return True
 

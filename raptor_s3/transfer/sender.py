@@ -74,6 +74,8 @@ class Sender:
 
     def next_run(self, now: float) -> tuple[OutgoingTransfer, Run] | None:
         """The next datagrams to send now; None when there are none, or the rate does not allow any (`next_send_at`)."""
+        if not (self._small or self._large):
+            return None
         controller = self.controller
         while queue := self._small or self._large:
             transfer = queue[0]
@@ -215,6 +217,7 @@ class Sender:
             self._flight_bytes -= transfer.flight_bytes
             if not self._transfers:
                 self._timers.clear()
+                self._new.clear()
 
     def change_session(self, transfer: OutgoingTransfer, now: float) -> None:
         """`transfer` goes on under new keys: see OutgoingTransfer.change_session."""

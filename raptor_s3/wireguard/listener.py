@@ -102,6 +102,7 @@ class _Answered(NamedTuple):
     """An initiation's response, which its copy may have once more."""
 
     response: bytes
+    session_index: int
     source: Address
     until: float
 
@@ -229,7 +230,12 @@ class Listener:
             self.stats.mac1_invalid += 1
             return []
         answered = self._answered.get(message)
-        if answered is not None and answered.source == source and now < answered.until:
+        if (
+            answered is not None
+            and answered.source == source
+            and now < answered.until
+            and answered.session_index in self._sessions
+        ):
             del self._answered[message]
             self.stats.repeated_responses += 1
             return [Send(answered.response, source)]
@@ -241,15 +247,16 @@ class Listener:
             if not self._source_buckets.take(source_network(source[0]), now):
                 self.stats.rate_limited += 1
                 return []
-        response = self._respond(initiation, now)
-        if response is None:
+        responded = self._respond(initiation, now)
+        if responded is None:
             return []
+        response, index = responded
         if len(self._answered) >= constants.MAX_REPEATABLE_RESPONSES:
             del self._answered[next(iter(self._answered))]
-        self._answered[message] = _Answered(response, source, now + constants.REPEAT_WITHIN)
+        self._answered[message] = _Answered(response, index, source, now + constants.REPEAT_WITHIN)
         return [Send(response, source)]
 
-    def _respond(self, initiation: messages.Initiation, now: float) -> bytes | None:
+    def _respond(self, initiation: messages.Initiation, now: float) -> tuple[bytes, int] | None:
         from raptor_s3.wireguard.handshake import ResponderHandshake
 
         handshake = ResponderHandshake(self._static, initiation.noise)
@@ -284,7 +291,7 @@ class Listener:
             ),
         )
         self.stats.handshakes += 1
-        return response
+        return response, index
 
     def _receive_cookie_reply(self, message: Buffer, now: float) -> list[Outcome]:
         """The peer was under load when our response came: the next response to it carries a mac2."""

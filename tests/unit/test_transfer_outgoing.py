@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -61,6 +63,10 @@ def test_the_first_single_datagrams_on_an_unknown_path_have_company() -> None:
     path = PathEstimates()
     puts = [OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, path) for _ in range(DOUBTS + 2)]
     assert [len(send_all(put, 0.0)) for put in puts] == [2] * DOUBTS + [1, 1]
+    path = PathEstimates()
+    waiting = [OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, path) for _ in range(DOUBTS + 1)]
+    path.rtt.sample(0.15, 0.3)  # the handshake they waited for
+    assert [len(send_all(put, 0.3)) for put in waiting] == [2] * DOUBTS + [1]
     sparing = OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0, overhead=0.0), 0.0, PathEstimates())
     assert len(send_all(sparing, 0.0)) == 1
     known = PathEstimates(Learned(srtt_s=0.1, loss=0.001))
@@ -184,6 +190,23 @@ def test_what_each_confirmation_takes_for_success(confirm: Confirm, type_: State
         assert put.outcome is None
         put.receive_state(state(type_, 1, sbn), 0.1)
     assert put.outcome is (Ending.CONFIRMED if ends else None)
+
+
+@pytest.mark.parametrize("confirm", [Confirm.NONE, Confirm.FILE])
+def test_a_sender_keeps_nothing_of_a_put_that_has_ended(confirm: Confirm) -> None:
+    sender = Sender(0.0, learned=KNOWN)
+    put = transfer(5000, confirm=confirm)
+    kept = weakref.ref(put)
+    sender.add(put)
+    while sender.next_run(0.0) is not None:
+        pass
+    if confirm is Confirm.FILE:
+        sender.receive_state(state(StateType.COMPLETE, 1), 0.1)
+    assert sender.ended == [put]
+    sender.ended.clear()
+    del put
+    gc.collect()
+    assert kept() is None
 
 
 def test_no_confirmation_ends_with_the_flight() -> None:

@@ -43,6 +43,17 @@ def test_only_an_exact_copy_from_there_and_soon_is_answered(source: tuple[str, i
         assert pair.answer(message), "the copy has not lost its answer"
 
 
+def test_a_copy_is_not_answered_for_a_session_that_is_gone() -> None:
+    """Processes of one key that start together displace each other's unconfirmed sessions."""
+    pair = Pair(max_sessions_per_peer=3)
+    first = pair.initiation(pair.new_tunnel())
+    pair.answer(first)
+    for _ in range(3):
+        pair.answer(pair.initiation(pair.new_tunnel()))
+    assert pair.listener.receive(first, SOURCE, pair.clock) == []
+    assert pair.listener.stats.repeated_responses == 0
+
+
 def test_responses_kept_for_copies_are_bounded_and_go_with_their_peers() -> None:
     pair = Pair()
     for _ in range(constants.MAX_REPEATABLE_RESPONSES + 9):
