@@ -103,5 +103,5 @@ def test_a_compare_and_swap_that_was_done_is_done(link):
     client, relay, plain = link
     before = plain.put_object(Bucket="data", Key="counter", Body=b"1")["ETag"]
     relay.is_one_way = True
-    after = client.put_object(Bucket="data", Key="counter", Body=b"2", IfMatch=before)["ETag"]
+    after = client.put_object(Bucket="data", Key="counter", Body=b"2, as counted by this very writer", IfMatch=before)["ETag"]
     assert plain.get_object(Bucket="data", Key="counter")["ETag"] == after
