@@ -48,8 +48,6 @@ LATE_S: Final = 0.25
 """A process that comes to itself so long after its time (stopped, suspended, starved) can't tell round trips."""
 _MAX_WAIT_S: Final = 3600.0
 
-_CONFIRMS: Final[Mapping[Any, Confirm]] = {each.value: each for each in Confirm}
-
 _engines: dict[EndpointSettings, Engine] = {}
 _all_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _registry_lock = threading.Lock()
@@ -250,7 +248,7 @@ class Engine:
             fields,
             body,
             timeout_s,
-            confirm if type(confirm) is Confirm else _CONFIRMS.get(confirm) or Confirm(confirm),
+            confirm if type(confirm) is Confirm else Confirm(confirm),
             self.settings.overhead,
             link.max_datagram,
             self._degree_table,

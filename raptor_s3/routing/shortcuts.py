@@ -29,7 +29,6 @@ from raptor_s3.routing.fast_path import Carried, Declined
 from raptor_s3.routing.listeners import is_quiet
 from raptor_s3.routing.parameters import HEADERS, Unsupported, Verdict, check_fields
 from raptor_s3.routing.request import PutRequest
-from raptor_s3.routing.response import parsed_success
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,11 +255,8 @@ class _Shortcut:
         record = call.record
         record.bucket, record.key = request.bucket, request.key
         result = fast_path.carry(request, fields, record)
-        if type(result) is Carried:  # as `answer` would, without what only handlers of events get to see
-            record.route = "raptor"
-            parsed = parsed_success(result.fields)
-            puts.finish(call, 200, parsed)
-            return parsed
+        if type(result) is Carried:
+            return puts.carried(call, result)
         answer = puts.answer(result, record, request.base_url)
         if isinstance(answer, Declined):
             return self._over_https(params, answer, call)

@@ -6,8 +6,8 @@ Invariant: an outcome other than NOTHING_SENT, once given, is final; no symbol l
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raptor_s3.errors import ConfirmationTimeout, TransferCancelled, TransferRejected
 
@@ -59,12 +59,11 @@ class TransferStats:
     """Datagrams that the receiver is known to have missed."""
 
 
-@dataclass(slots=True)
-class PutOutcome:
+class PutOutcome(NamedTuple):
     """A put that ended well. `fields`: the JSON of state 3 (PutObject's response), empty with a weaker `confirm`."""
 
     fields: Mapping[str, Any]
-    stats: TransferStats = field(default_factory=TransferStats)
+    stats: TransferStats
 
 
 def error_for(ending: Ending, fields: Mapping[str, Any] | None, waited_s: float) -> TransferError:

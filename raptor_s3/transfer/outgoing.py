@@ -184,8 +184,8 @@ class OutgoingTransfer:
                 self._finish(Ending.NOTHING_SENT)
                 return False
             self._cancel_at = now + self._deadline.ttl_s
-        if self.backlog == 1 and self._path.doubts and self.request.overhead is None:
-            self._path.doubts -= 1
+        if self.backlog == 1 and self._path.initial_repair and self.request.overhead is None:
+            self._path.initial_repair -= 1
             block = self._blocks[0]
             block.flight = block.target = self.backlog = 2
         self._phase = _SENDING

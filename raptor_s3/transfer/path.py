@@ -22,19 +22,19 @@ class Learned(NamedTuple):
     """What the path has carried while its rate was still being looked for."""
 
 
-DOUBTS: Final = 4
-"""So many puts of a single datagram send it twice on a path of which nothing is known: a loss would cost three round trips."""
+INITIAL_REPAIR: Final = 4
+"""So many objects of one symbol get a repair symbol on a path of which nothing is known: a loss would cost three round trips."""
 
 
 class PathEstimates:
     """Round trips, loss, reordering."""
 
-    __slots__ = ("confirmation", "doubts", "loss", "reordering", "rtt")
+    __slots__ = ("confirmation", "initial_repair", "loss", "reordering", "rtt")
 
     def __init__(self, learned: Learned | None = None) -> None:
         known = learned or Learned()
-        self.doubts = DOUBTS if known.srtt_s is None else 0
-        """So many more."""
+        self.initial_repair = INITIAL_REPAIR if known.srtt_s is None else 0
+        """How many still do."""
         self.rtt = RoundTrip(known.srtt_s, known.rttvar_s)
         """Of a datagram and the state that it sets off at once."""
         self.confirmation = RoundTrip(known.srtt_s, known.rttvar_s)

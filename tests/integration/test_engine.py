@@ -10,7 +10,7 @@ import pytest
 
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferRejected
 from raptor_s3.net.engine import Engine
-from raptor_s3.transfer.path import DOUBTS
+from raptor_s3.transfer.path import INITIAL_REPAIR
 from raptor_s3.wire.transfer_state import StateType, TransferState
 from tests.responder import Responder, put_fields
 
@@ -44,7 +44,7 @@ def test_put_arrives_byte_for_byte(responder: Responder, engine: Engine, size: i
 def test_second_put_needs_no_handshake(responder: Responder, engine: Engine) -> None:
     engine.put(put_fields("a", b"1"), b"1", timeout_s=10)
     assert not engine.put(put_fields("b", b"2"), b"2", timeout_s=10).stats.handshake
-    for number in range(DOUBTS):
+    for number in range(INITIAL_REPAIR):
         engine.put(put_fields(f"c{number}", b"3"), b"3", timeout_s=10)
     before = responder.received
     outcome = engine.put(put_fields("d", b"4"), b"4", timeout_s=10)

@@ -12,6 +12,15 @@ from raptor_s3.wire.transfer_state import StateType, TransferState
 from tests.network import Client, Network, Path, Server, random_loss
 
 
+def unanswered(size: int):
+    """A network, a client and a put of `size` octets to a server that never answers."""
+    network = Network()
+    server = Server(network)
+    server.is_deaf = True
+    client = Client(network, Path(network), Path(network), server)
+    return network, client, client.put("key", bytes(size))
+
+
 def test_setup_works_without_the_attack():
     network = Network()
     client = Client(network, Path(network, delay_s=0.01), Path(network, delay_s=0.01), Server(network))
@@ -21,11 +30,7 @@ def test_setup_works_without_the_attack():
 
 
 def test_a_wait_of_four_hundred_digits_is_no_crash():
-    network = Network()
-    server = Server(network)
-    server.is_deaf = True
-    client = Client(network, Path(network), Path(network), server)
-    transfer = client.put("key", bytes(20_000))
+    network, client, transfer = unanswered(20_000)
     network.run(0.1)
     fields = {"Esi": 0, "Us": 1, "Wait": 10**400}
     client.sender.receive_state(TransferState(StateType.PACKETS, transfer.object_id, 0, 1, fields), network.now)
@@ -94,11 +99,7 @@ def test_no_symbol_of_a_path_leaves_after_its_cancel():
 
 
 def test_a_cancel_is_said_again_at_once_under_new_keys():
-    network = Network()
-    server = Server(network)
-    server.is_deaf = True
-    client = Client(network, Path(network), Path(network), server)
-    transfer = client.put("key", bytes(2000))
+    network, client, transfer = unanswered(2000)
     sender = client.sender
     sender.cancel(transfer, network.now)
     assert sender.take_cancels() == [transfer]

@@ -15,7 +15,7 @@ from raptor_s3.errors import ConfirmationTimeout, TransferCancelled, TransferRej
 from raptor_s3.transfer.loss import flight_size
 from raptor_s3.transfer.outcome import Confirm, Ending, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer
-from raptor_s3.transfer.path import DOUBTS, Learned, PathEstimates
+from raptor_s3.transfer.path import INITIAL_REPAIR, Learned, PathEstimates
 from raptor_s3.transfer.plan import PutRequest
 from raptor_s3.transfer.sender import Sender
 from raptor_s3.wire.datagram import parse_datagram
@@ -61,12 +61,12 @@ def test_the_first_flight_is_source_symbols_and_the_expected_repair(size: int) -
 
 def test_the_first_single_datagrams_on_an_unknown_path_have_company() -> None:
     path = PathEstimates()
-    puts = [OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, path) for _ in range(DOUBTS + 2)]
-    assert [len(send_all(put, 0.0)) for put in puts] == [2] * DOUBTS + [1, 1]
+    puts = [OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, path) for _ in range(INITIAL_REPAIR + 2)]
+    assert [len(send_all(put, 0.0)) for put in puts] == [2] * INITIAL_REPAIR + [1, 1]
     path = PathEstimates()
-    waiting = [OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, path) for _ in range(DOUBTS + 1)]
+    waiting = [OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0), 0.0, path) for _ in range(INITIAL_REPAIR + 1)]
     path.rtt.sample(0.15, 0.3)  # the handshake they waited for
-    assert [len(send_all(put, 0.3)) for put in waiting] == [2] * DOUBTS + [1]
+    assert [len(send_all(put, 0.3)) for put in waiting] == [2] * INITIAL_REPAIR + [1]
     sparing = OutgoingTransfer(PutRequest(ID, FIELDS, b"x", 5.0, overhead=0.0), 0.0, PathEstimates())
     assert len(send_all(sparing, 0.0)) == 1
     known = PathEstimates(Learned(srtt_s=0.1, loss=0.001))
