@@ -25,7 +25,7 @@ from raptor_s3.errors import HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.channel import PlainChannel, WireGuardChannel
 from raptor_s3.net.link import PAUSE_S, Link
-from raptor_s3.net.put import Put, new_transfer_id
+from raptor_s3.net.put import new_transfer_id
 from raptor_s3.net.session_store import DEFAULT, SessionStore
 from raptor_s3.net.settings import EndpointSettings
 from raptor_s3.net.udp import Readiness, resolve
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from raptor_s3.net.channel import Channel
+    from raptor_s3.net.put import Put
 
 __all__ = ["Confirm", "EndpointSettings", "Engine", "PutOutcome", "TransferStats"]
 
@@ -137,7 +138,7 @@ class Engine:
         started_at = clock.now()
         link = self._open()
         request = self._request(link, fields, body, timeout_s, confirm, object_id)
-        return self._wait(link, Put(link.build(request, started_at)), started_at)
+        return self._wait(link, link.prepare(request, started_at))
 
     def ping(self, *, timeout_s: float) -> PutOutcome:
         """Ask the receiver for a sign of life and wait for it; `stats.rtt_s` is the round trip. Writes nothing.
@@ -146,14 +147,16 @@ class Engine:
         """
         started_at = clock.now()
         link = self._open()
-        return self._wait(link, Put(link.build_probe(timeout_s, started_at)), started_at)
+        return self._wait(link, link.prepare_probe(timeout_s, started_at))
 
-    def _wait(self, link: Link, put: Put, started_at: float) -> PutOutcome:
+    def _wait(self, link: Link, put: Put) -> PutOutcome:
         self._refuse_reentry()
         try:
             self._lock.acquire()
-            link.add(put, started_at)
-            self._advance(link, clock.now())
+            now = clock.now()
+            if self._leader is not None or not link.send_alone(put, now):
+                link.add(put, put.started_at)
+                self._advance(link, now)
             while not put.is_done:
                 if self._leader is None:
                     self._lead(link, put)
@@ -165,7 +168,7 @@ class Engine:
             else:  # a second interrupt came while the lock was somebody else's
                 with contextlib.suppress(RuntimeError):
                     threading.Thread(target=self._leave_later, args=(link, put), daemon=True).start()
-        return put.outcome(clock.now() - started_at)
+        return put.outcome(clock.now())
 
     def _leave(self, link: Link, put: Put) -> None:
         """The caller of `put` goes away. Releases the lock."""
@@ -204,9 +207,8 @@ class Engine:
         started_at = clock.now()
         link = self._open()
         body = body if type(body) is bytes else bytes(body)
-        put = Put(link.build(self._request(link, fields, body, timeout_s, confirm, object_id), started_at))
-        future = PutFuture(self, link, put)
-        put.future = (future, started_at)
+        put = link.prepare(self._request(link, fields, body, timeout_s, confirm, object_id), started_at)
+        future = put.future = PutFuture(self, link, put)
         self._refuse_reentry()
         with self._lock:
             if self._resolver is None:
@@ -289,7 +291,7 @@ class Engine:
                 self._polling_until = 0.0
             now = clock.now()
         # A lone put is done with the datagram that ends it: what comes after is the next one's.
-        link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and len(link.puts) == 1, is_late=now > due + LATE_S)
+        link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and len(link.puts) < 2, is_late=now > due + LATE_S)
 
     def _follow(self, put: Put) -> None:
         """Sleep until the leader says that the put has ended, or that it is our turn to lead."""

@@ -18,17 +18,19 @@ from raptor_s3.net import memory
 from raptor_s3.net.memory import DATAGRAM_SIZES
 from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.udp import MessageTooLong, Socket
-from raptor_s3.transfer.outcome import Ending, error_for
+from raptor_s3.transfer import lone
+from raptor_s3.transfer.outcome import Ending, PutOutcome, TransferStats, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.probe import Probe
 from raptor_s3.transfer.sender import Sender
-from raptor_s3.wire.transfer_state import parse_transfer_state
+from raptor_s3.wire.transfer_state import StateType, parse_transfer_state
 
 if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel, Sealer
     from raptor_s3.net.settings import EndpointSettings
     from raptor_s3.net.udp import Address
     from raptor_s3.transfer.plan import PutRequest
+    from raptor_s3.wire.transfer_state import TransferState
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +39,14 @@ DEAD_AFTER: Final = 2
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
+COMPANY: Final = 32
+"""For so many puts after one was alone and then was not, nobody tries to be: to build a put twice would cost more."""
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 _CONFIRMED: Final = Ending.CONFIRMED
 _CANCELLED: Final = Ending.CANCELLED
+_COMPLETE: Final = StateType.COMPLETE
 
 
 class Link:
@@ -64,6 +69,9 @@ class Link:
         self._waits_for_session = True
         self.puts: dict[str, Put] = {}
         """By object id, those that are under way."""
+        self.lone: Put | None = None
+        """The one that is, as long as it is alone: `puts` is empty then. Whoever else comes in makes it one of them."""
+        self._company = 0
         self._arena = bytearray(_ARENA_BYTES)
         self._sealed = bytearray(_ARENA_BYTES + 64 * 64)
         self._sealed_view = memoryview(self._sealed)
@@ -76,23 +84,39 @@ class Link:
         self.wants_addresses = False
         """Nobody answered: the endpoint may have moved."""
         self._resumes_at = 0.0
-        channel.is_committed = lambda: any(put.has_sent for put in self.puts.values())
+        channel.is_committed = lambda: self.lone is not None or any(put.has_sent for put in self.puts.values())
         self._next_address()
 
     # Puts
 
-    def build(self, request: PutRequest, now: float) -> OutgoingTransfer:
-        """The transfer of a request. Reads shared estimates only: needs no lock."""
+    def prepare(self, request: PutRequest, now: float) -> Put:
+        """A put, built already unless it may go alone. Reads shared estimates only: needs no lock."""
+        put, body = Put(request, now), request.body
+        if self.puts or self.lone or self._company or type(body) is not bytes or len(body) >= request.max_datagram:
+            put.build(self._transfer(request, now))
+        return put
+
+    def prepare_probe(self, timeout_s: float, now: float) -> Put:
+        """A ping. Needs no lock."""
+        probe = Probe(new_transfer_id(), timeout_s, now, self.sender.path)
+        put = Put(probe.request, now)
+        put.build(probe)
+        return put
+
+    def _transfer(self, request: PutRequest, now: float) -> OutgoingTransfer:
         return OutgoingTransfer(request, now, self.sender.path)
 
-    def build_probe(self, timeout_s: float, now: float) -> Probe:
-        """A ping. Needs no lock."""
-        return Probe(new_transfer_id(), timeout_s, now, self.sender.path)
-
     def add(self, put: Put, now: float) -> None:
-        """Raises TransferCancelled when the link is closed, ValueError when the object id is in use."""
+        """Raises TransferCancelled when the link is closed, ValueError for what can't be sent, or an object id that is in use."""
         if self._socket is None:
             raise TransferCancelled("the engine was closed before anything was sent")
+        if not put.is_built:
+            put.build(self._transfer(put.request, put.started_at))
+        if self.lone is not None:
+            self._company = COMPANY
+            self._join()
+        elif self._company:
+            self._company -= 1
         if not self.puts and self.channel.is_handshaking:
             if now >= self._handshake_ends_at:
                 self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
@@ -103,6 +127,10 @@ class Link:
 
     def abandon(self, put: Put, now: float) -> None:
         """The caller does not wait any more: tell the receiver, once, and forget the put."""
+        if self.lone is put:
+            self._join()
+        if not put.is_built:
+            return
         if self.puts.get(put.transfer.object_id) is not put:
             return
         del self.puts[put.transfer.object_id]
@@ -112,10 +140,59 @@ class Link:
                 self._send(put.sealer.seal(put.transfer.take_cancel(now), now))
         self.sender.drop(put.transfer)
 
+    # A put that is alone
+
+    def send_alone(self, put: Put, now: float) -> bool:
+        """Send a put of one datagram that has nothing to wait for, and need not wait. False: `add` it, nothing has left."""
+        channel, socket = self.channel, self._socket
+        sealer = channel.fresh
+        if put.is_built or self.puts or now >= channel.fresh_until or sealer is None or socket is None:
+            return False
+        if self._company or self._unsent or now < self._resumes_at:
+            return False
+        going = lone.lone_put(self.sender, put.request, put.started_at, now)
+        if going is None:
+            return False
+        put.lone, put.sealer = going, sealer
+        self.lone = put  # before it leaves: who is interrupted then has to take it back
+        try:
+            is_sent = socket.send(sealer.seal(going.datagram, now))
+        except (OSError, WireGuardError):
+            is_sent = False
+        if not is_sent:
+            self.lone = put.sealer = None
+        elif socket.was_refused:
+            self._join()
+            self._heed_refusal(now)
+        return is_sent
+
+    def _join(self) -> None:
+        """The lone put becomes one of `puts`. Interrupted, this can be done again."""
+        put = self.lone
+        if put is not None:
+            if not put.is_built:
+                put.build(self._transfer(put.request, put.started_at))
+            self.puts[put.request.object_id] = put
+            lone.go_on(put.lone, put.transfer, self.sender)
+            self.lone = None
+
+    def _confirm_alone(self, put: Put, state: TransferState, now: float) -> bool:
+        """Whether this state is all that the lone put has waited for."""
+        if state.type is not _COMPLETE or state.sbn:
+            return False
+        rtt_s = lone.confirm(put.lone, self.sender, now)
+        put.result = PutOutcome(state.fields or {}, TransferStats(1, 1, rtt_s=rtt_s))
+        self.lone = None
+        put.is_done = True
+        self.ended.append(put)
+        return True
+
     # Time
 
     def next_deadline(self, now: float) -> float:
         """When `pump` has something to do, if nothing comes in before."""
+        if self.lone is not None:
+            return self.lone.lone.due
         if now < self._resumes_at:
             return self._resumes_at
         due = self.sender.get_timer()
@@ -194,6 +271,7 @@ class Link:
         Those end as any cancelled put does, when nothing can be written any more. Raises nothing.
         """
         self._resumes_at = now + PAUSE_S
+        self._join()
         if not isinstance(error, RaptorError):
             _log.warning("%s: unexpected error, puts are given up", self.settings.url, exc_info=error)
         for put in list(self.puts.values()):
@@ -215,6 +293,7 @@ class Link:
 
     def cancel_all(self, now: float) -> None:
         """Give up every put that is under way; each ends when the receiver has acknowledged that, or at its timeout."""
+        self._join()
         for put in list(self.puts.values()):
             self.sender.cancel(put.transfer, now)
 
@@ -319,8 +398,7 @@ class Link:
             self._trouble(error, now)
         finally:
             if self._socket is not None and self._socket.was_refused:
-                self._socket.was_refused = False
-                self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
+                self._heed_refusal(now)
 
     def _replace_session(self, put: Put, sealer: Sealer | None, now: float) -> bool:
         """The put's session can't seal any more. False when there is no other yet."""
@@ -372,7 +450,7 @@ class Link:
             timeout_s=old.ends_at - now,
             max_datagram=self.max_datagram,
         )
-        transfer = self.build(request, now)
+        transfer = self._transfer(request, now)
         del self.puts[old.object_id]
         self.sender.drop(old)
         put.shorter = put.was_moved = False
@@ -399,14 +477,17 @@ class Link:
             except BlockingIOError:
                 break
             except OSError as error:
+                self._join()
                 self._trouble(error, now)
                 break
             count += 1
             self._take_in(view[:size], now, is_late)
-            if is_lone and self.sender.ended:
+            if is_lone and (self.ended or self.sender.ended):
                 break
         if self.sender.ended:
             self._end(now)
+        if self.lone is not None and now >= self.lone.lone.due:
+            self._join()
         return count
 
     def _take_in(self, message: memoryview, now: float, is_late: bool) -> None:
@@ -414,14 +495,25 @@ class Link:
         try:
             plaintext = channel.receive(message, now)
             if plaintext is not None:
-                self.sender.receive_state(parse_transfer_state(plaintext), now, is_late=is_late)
+                state, put = parse_transfer_state(plaintext), self.lone
+                if put is not None and state.object_id == put.request.object_id:
+                    if not is_late and self._confirm_alone(put, state, now):
+                        return
+                    self._join()
+                self.sender.receive_state(state, now, is_late=is_late)
             elif channel.renewed:
+                self._join()
                 self._renewed(now)
         except (WireGuardError, MalformedPacket) as error:
             self.malformed += 1
             _log.debug("%s: %s", self.settings.url, error)
 
     # Trouble
+
+    def _heed_refusal(self, now: float) -> None:
+        if self._socket is not None:
+            self._socket.was_refused = False
+        self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
 
     def _trouble(self, error: OSError, now: float) -> None:
         """The kernel reports that the peer refuses, or that there is no way to it."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from raptor_s3.net.channel import Sealer
+    from raptor_s3.transfer.lone import LonePut
     from raptor_s3.transfer.outgoing import OutgoingTransfer
+    from raptor_s3.transfer.plan import PutRequest
 
 _BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 
@@ -27,21 +29,32 @@ def new_transfer_id() -> str:
 
 
 class Put:
-    """`transfer` changes when the object is sent again in smaller datagrams."""
+    """What was called for at `started_at`. `transfer` changes when the object is sent again in smaller datagrams.
 
-    __slots__ = ("cause", "error", "future", "is_done", "is_replacement", "sealer", "shorter", "transfer", "wake", "was_moved")
+    There is none before the put `is_built`: one that goes alone (`transfer.lone`) needs none.
+    """
 
-    def __init__(self, transfer: OutgoingTransfer) -> None:
+    transfer: OutgoingTransfer
+    is_built = False
+    lone: LonePut
+    result: PutOutcome | None = None  # of one that went alone
+    is_done = False
+    error: Exception | None = None
+    cause: Exception | None = None  # why it was given up
+    sealer: Sealer | None = None
+    is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
+    shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
+    was_moved = False  # to new keys, because nothing was answered under the old ones
+    wake: Any = None  # the lock on which a follower sleeps
+    future: Future[PutOutcome] | None = None
+
+    def __init__(self, request: PutRequest, started_at: float) -> None:
+        self.request = request
+        self.started_at = started_at
+
+    def build(self, transfer: OutgoingTransfer) -> None:
         self.transfer = transfer
-        self.is_done = False
-        self.error: Exception | None = None
-        self.cause: Exception | None = None  # why it was given up
-        self.sealer: Sealer | None = None
-        self.is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
-        self.shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
-        self.was_moved = False  # to new keys, because nothing was answered under the old ones
-        self.wake: Any = None  # the lock on which a follower sleeps
-        self.future: tuple[Future[PutOutcome], float] | None = None  # and when it was asked for
+        self.is_built = True
 
     @property
     def has_sent(self) -> bool:
@@ -53,20 +66,20 @@ class Put:
         if wake is not None:
             wake.release()
 
-    def outcome(self, elapsed_s: float) -> PutOutcome:
+    def outcome(self, now: float) -> PutOutcome:
         """What the caller is told. Raises the put's error."""
         if self.error is not None:
             raise self.error
-        stats = self.transfer.stats
-        stats.elapsed_s = elapsed_s
-        return PutOutcome(self.transfer.answer or {}, stats)
+        result = self.result or PutOutcome(self.transfer.answer or {}, self.transfer.stats)
+        result.stats.elapsed_s = now - self.started_at
+        return result
 
     def resolve_future(self) -> None:
-        if self.future is None:
+        future = self.future
+        if future is None:
             return
-        future, started_at = self.future
         try:
-            outcome = self.outcome(clock.now() - started_at)
+            outcome = self.outcome(clock.now())
         except Exception as error:
             future.set_exception(error)
         else:

@@ -167,6 +167,11 @@ class RateController:
                 self._enter(_CRUISE)  # the pause has drained the queue
         self._sent_at = now
 
+    def on_sent_alone(self, size_bytes: int, now: float) -> None:
+        """One datagram left, nothing else is in flight, and nothing waits."""
+        self.on_sent(size_bytes, 0, now)
+        self.idle_at = now
+
     # Learning
 
     def on_feedback(self, feedback: Feedback, datagram_bytes: int, in_flight_bytes: int, now: float) -> None:
@@ -194,6 +199,13 @@ class RateController:
         """Nothing is in flight any more, all of it has arrived: the next flight is clocked by that, as TCP's first window is."""
         if self.cap is None:
             self.pacer.refill()
+
+    def on_answered_alone(self, rtt_s: float, now: float) -> None:
+        """That datagram was answered: what `on_feedback` and `on_all_delivered` come to then."""
+        self._heard_at = now
+        if rtt_s > 0:
+            self._on_rtt(rtt_s)
+        self.on_all_delivered()
 
     def _on_rtt(self, rtt_s: float) -> None:
         self._jitter_s += (abs(rtt_s - self._last_rtt_s) - self._jitter_s) / 16 if self._last_rtt_s else 0.0

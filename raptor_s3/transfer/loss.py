@@ -92,3 +92,7 @@ def _approximate(needed: int, steps: int) -> int:
     spread = _NORMAL_QUANTILE * math.sqrt(loss * (1 - loss))
     root = (spread + math.sqrt(spread * spread + 4 * (1 - loss) * needed)) / (2 * (1 - loss))
     return math.ceil(root * root)
+
+
+SINGLE_BELOW: Final = (next(steps for steps in range(1, 1000) if _exact(1, steps) > 1) - 0.5) / _STEPS
+"""Loss below which `flight_size(1, loss)` is 1."""

@@ -72,6 +72,11 @@ class Sender:
     def has_work(self) -> bool:
         return bool(self._small or self._large or self._cancels)
 
+    def has_room(self, size_bytes: int, now: float) -> bool:
+        """Nothing else is under way, and so many octets may leave now."""
+        controller = self.controller
+        return not self._transfers and controller.window_bytes >= size_bytes <= controller.pacer.available(now) + 1e-3
+
     def next_run(self, now: float) -> tuple[OutgoingTransfer, Run] | None:
         """The next datagrams to send now; None when there are none, or the rate does not allow any (`next_send_at`)."""
         if not (self._small or self._large):

@@ -1,0 +1,363 @@
+"""A put that has the path to itself, and what can come in between: company, silence, refusals, errors, signals, forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from raptor_s3.errors import TransferCancelled, TransferError, TransferRejected
+from raptor_s3.net.engine import Engine
+from raptor_s3.net.udp import MessageTooLong
+from raptor_s3.transfer import lone
+from raptor_s3.transfer.path import INITIAL_REPAIR
+from raptor_s3.wire.transfer_state import StateType, TransferState
+from tests.responder import Responder, put_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from raptor_s3.net.link import Link
+    from raptor_s3.transfer.events import ObjectReady
+    from raptor_s3.transfer.outcome import PutOutcome
+
+
+@pytest.fixture
+def responder() -> Iterator[Responder]:
+    with Responder() as running:
+        yield running
+
+
+@pytest.fixture
+def engine(responder: Responder) -> Iterator[Engine]:
+    made = warm_engine(responder)
+    yield made
+    made.close()
+    responder.sink = None
+
+
+def warm_engine(responder: Responder) -> Engine:
+    """One that knows its path: the next small put goes alone."""
+    engine = Engine(responder.settings())
+    for index in range(INITIAL_REPAIR + 1):
+        put(engine, f"warm{index}", b"1")
+    return engine
+
+
+def put(engine: Engine, key: str, body: bytes, **options: Any) -> PutOutcome:
+    return engine.put(put_fields(key, body), body, **{"timeout_s": 20, **options})
+
+
+def link_of(engine: Engine) -> Link:
+    assert engine._link is not None
+    return engine._link
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+class Held:
+    """A sink that answers when it is told."""
+
+    def __init__(self, responder: Responder) -> None:
+        self.responder = responder
+        self.ready: dict[str, ObjectReady] = {}
+        responder.sink = self._take
+
+    def _take(self, ready: ObjectReady) -> None:
+        assert ready.fields is not None
+        self.ready[ready.fields["Key"]] = ready
+
+    def answer(self, key: str) -> None:
+        wait_until(lambda: key in self.ready)
+        self.responder.finish(self.ready[key], self.responder.write(self.ready[key]))
+
+
+class InThread(threading.Thread):
+    """One put, by somebody else."""
+
+    def __init__(self, engine: Engine, key: str, body: bytes, **options: Any) -> None:
+        super().__init__(daemon=True)
+        self.work = lambda: put(engine, key, body, **options)
+        self.outcome: PutOutcome | None = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.outcome = self.work()
+        except BaseException as error:
+            self.error = error
+
+    def end(self) -> None:
+        self.join(10)
+        assert not self.is_alive()
+
+
+def test_it_takes_one_datagram_each_way(responder: Responder, engine: Engine) -> None:
+    before, body = responder.received, os.urandom(1000)
+    outcome = put(engine, "k", body)
+    assert responder.received - before == 1
+    assert responder.objects[("bucket", "k")] == [body]
+    stats = outcome.stats
+    assert (stats.datagrams_sent, stats.source_symbols, stats.repair_symbols, stats.timeouts) == (1, 1, 0, 0)
+    assert not stats.handshake
+    assert stats.rtt_s is not None
+    assert 0 < stats.rtt_s <= stats.elapsed_s
+    assert outcome.fields["ETag"].startswith('"')
+    assert link_of(engine).lone is None
+
+
+def test_it_goes_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the tests of this file would be of something else."""
+    confirmed: list[float] = []
+    confirm = lone.confirm
+    monkeypatch.setattr(lone, "confirm", lambda *arguments: confirmed.append(confirm(*arguments)) or confirmed[-1])
+    for _ in range(3):
+        put(engine, "k", os.urandom(1000))
+    assert len(confirmed) == 3
+
+
+def test_company_from_other_threads(responder: Responder, engine: Engine) -> None:
+    held = Held(responder)
+    bodies = {key: os.urandom(700) for key in "abc"}
+    first = InThread(engine, "a", bodies["a"])
+    wait_until(lambda: "a" in held.ready)
+    assert link_of(engine).lone is not None
+    others = [InThread(engine, key, bodies[key]) for key in "bc"]
+    wait_until(lambda: len(held.ready) == 3)
+    assert link_of(engine).lone is None
+    for key in "bac":
+        held.answer(key)
+    for thread in (first, *others):
+        thread.end()
+        assert thread.outcome is not None
+    assert {key: responder.objects[("bucket", key)] for key in "abc"} == {key: [bodies[key]] for key in "abc"}
+
+
+def test_company_of_a_future(responder: Responder, engine: Engine) -> None:
+    held = Held(responder)
+    first = InThread(engine, "a", b"a" * 100)
+    wait_until(lambda: "a" in held.ready)
+    future = engine.submit(put_fields("f", b"f" * 100), b"f" * 100, timeout_s=20)
+    held.answer("a")
+    first.end()
+    held.answer("f")
+    assert future.result(10).fields
+    assert first.outcome is not None
+
+
+def test_a_lost_datagram_is_made_up_for(responder: Responder, engine: Engine) -> None:
+    lost = iter([True])
+    responder.drop = lambda message: next(lost, False)
+    body = os.urandom(1000)
+    outcome = put(engine, "k", body)
+    assert responder.objects[("bucket", "k")] == [body]
+    assert outcome.stats.timeouts == 1
+    assert outcome.stats.datagrams_sent > 1
+
+
+def test_a_lost_answer_is_asked_for_and_nothing_written_twice(responder: Responder, engine: Engine) -> None:
+    lost = iter([True])
+    responder.drop_answer = lambda message: next(lost, False)
+    body = os.urandom(1000)
+    outcome = put(engine, "k", body)
+    assert responder.objects[("bucket", "k")] == [body]
+    assert outcome.stats.timeouts >= 1
+
+
+def test_a_slow_write(responder: Responder, engine: Engine) -> None:
+    """The receiver says that it is writing, and is left alone with it."""
+    held = Held(responder)
+    thread = InThread(engine, "k", b"x" * 500)
+    wait_until(lambda: "k" in held.ready)
+    time.sleep(0.1)
+    held.answer("k")
+    thread.end()
+    assert thread.outcome is not None
+    assert responder.objects[("bucket", "k")] == [b"x" * 500]
+
+
+def test_a_refusal_by_the_receiver(responder: Responder, engine: Engine) -> None:
+    answer = {"Code": "AccessDenied", "Message": "no", "StatusCode": 403}
+    responder.sink = lambda ready: TransferState(StateType.FAILED, ready.transfer.object_id, fields=answer)
+    with pytest.raises(TransferRejected) as caught:
+        put(engine, "k", b"x" * 500)
+    assert caught.value.code == "AccessDenied"
+    responder.sink = None
+    assert put(engine, "after", b"y").fields
+
+
+def test_garbage_is_ignored(responder: Responder, engine: Engine) -> None:
+    held = Held(responder)
+    thread = InThread(engine, "k", b"x" * 500)
+    wait_until(lambda: "k" in held.ready)
+    link = link_of(engine)
+    assert link._socket is not None
+    for message in (b"", b"\x04", os.urandom(100), b"\x04\0\0\0" + os.urandom(60), b"\x02\0\0\0" + bytes(88)):
+        responder._send(message, link._socket.local_address())
+    wait_until(lambda: link.malformed >= 5)
+    held.answer("k")
+    thread.end()
+    assert thread.outcome is not None
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_close_ends_it(responder: Responder, engine: Engine, is_answered: bool) -> None:
+    Held(responder)
+    responder.honours_cancel = is_answered
+    thread = InThread(engine, "k", b"x" * 500, timeout_s=2)
+    wait_until(lambda: link_of(engine).lone is not None)
+    engine.close()
+    thread.end()
+    assert isinstance(thread.error, TransferCancelled if is_answered else TransferError)
+    responder.sink = None
+    assert put(engine, "after", b"y").fields
+
+
+@pytest.mark.parametrize("error", [MessageTooLong(), OSError(113, "no route"), BlockingIOError(11, "full")])
+def test_a_datagram_that_can_not_leave_goes_the_usual_way(
+    responder: Responder, engine: Engine, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket: Any = link_of(engine)._socket
+    send, failures = socket.send, iter([error])
+
+    def send_later(message: bytes) -> bool:
+        failure = next(failures, None)
+        if isinstance(failure, BlockingIOError):
+            return False
+        if failure is not None:
+            raise failure
+        return bool(send(message))
+
+    monkeypatch.setattr(socket, "send", send_later)
+    body = os.urandom(900)
+    outcome = put(engine, "k", body)
+    assert responder.objects[("bucket", "k")] == [body]
+    assert outcome.stats.timeouts == 0
+
+
+def test_a_peer_that_is_gone() -> None:
+    """Its host refuses (ICMP): the put that is alone has left, and waits for a new session."""
+    first = Responder()
+    engine = warm_engine(first)
+    first.stop()
+    thread = InThread(engine, "k", b"x" * 500, timeout_s=8)
+    time.sleep(0.3)
+    assert thread.is_alive()
+    with Responder(port=first.port, keys=(first.server_key, first.client_key)) as again:
+        thread.end()
+        assert thread.outcome is not None, thread.error
+        assert again.objects[("bucket", "k")] == [b"x" * 500]
+        assert put(engine, "after", b"y" * 500).fields
+        engine.close()
+
+
+@pytest.mark.parametrize("place", ["confirm", "go_on"])
+def test_an_unexpected_error_gives_it_up(
+    responder: Responder, engine: Engine, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lone, place, fail)
+    if place == "go_on":
+        Held(responder)
+        responder.honours_cancel = True
+        with pytest.raises(TransferError):
+            put(engine, "k", b"x" * 500, timeout_s=3)
+        responder.sink = None
+    else:  # the answer to the cancel says that the object is there
+        assert put(engine, "k", b"x" * 500, timeout_s=3).fields
+    assert link_of(engine).lone is None
+    assert put(engine, "after", b"y").fields
+
+
+@pytest.mark.parametrize("fields", [{"Bucket": "b"}, {"Bogus": "x"}, {"Metadata": {"a": 1}}, {"Key": "\ud800"}])
+def test_what_can_not_travel_is_said_at_once(responder: Responder, engine: Engine, fields: dict[str, Any]) -> None:
+    before, body = responder.received, b"x" * 500
+    wrong = fields if fields == {"Bucket": "b"} else put_fields("k", body) | fields
+    with pytest.raises(ValueError, match=r"put header|travel|Metadata|Unicode"):
+        engine.put(wrong, body, timeout_s=5)
+    assert responder.received == before
+    assert put(engine, "after", b"y").fields
+
+
+def test_ctrl_c(responder: Responder, engine: Engine) -> None:
+    held = Held(responder)
+    cancelled: list[str] = []
+    finish = responder.collector.receive
+    responder.collector.receive = lambda *arguments: (
+        (cancelled.append(arguments[1].object_id) if arguments[1].is_cancel else None) or finish(*arguments)
+    )  # type: ignore[method-assign]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.004)  # before the write is reported: it is alone
+        with pytest.raises(KeyboardInterrupt):
+            put(engine, "k", b"x" * 500)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    wait_until(lambda: cancelled)
+    assert cancelled == [held.ready["k"].transfer.object_id]
+    assert link_of(engine).lone is None
+    assert not link_of(engine).puts
+    responder.sink = None
+    assert put(engine, "after", b"y").fields
+
+
+def test_a_child_of_a_process_that_waits(responder: Responder, engine: Engine) -> None:
+    held = Held(responder)
+    thread = InThread(engine, "k", b"x" * 500)
+    wait_until(lambda: "k" in held.ready)
+    responder.sink = None
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            put(engine, "child", b"c" * 500)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    held.answer("k")
+    thread.end()
+    assert thread.outcome is not None
+    assert responder.objects[("bucket", "child")] == [b"c" * 500]
+
+
+def test_threads_that_come_and_go(responder: Responder, engine: Engine) -> None:
+    """Alone and in company by turns: each object is there once, and nobody waits for ever."""
+    failures: list[BaseException] = []
+
+    def work(name: int) -> None:
+        try:
+            for index in range(150):
+                put(engine, f"{name}/{index}", b"%d/%d" % (name, index) * 30)
+                if index % 7 == name:
+                    time.sleep(0.003)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    for name in range(3):
+        for index in range(150):
+            assert responder.objects[("bucket", f"{name}/{index}")] == [b"%d/%d" % (name, index) * 30]
