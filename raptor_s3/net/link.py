@@ -177,14 +177,13 @@ class Link:
             self.lone = None
 
     def _confirm_alone(self, put: Put, state: TransferState, now: float) -> bool:
-        """Whether this state is all that the lone put has waited for."""
+        """Whether this state is all that the lone put has waited for. Its own thread leads: nobody has to be told."""
         if state.type is not _COMPLETE or state.sbn:
             return False
         rtt_s = lone.confirm(put.lone, self.sender, now)
         put.result = PutOutcome(state.fields or {}, TransferStats(1, 1, rtt_s=rtt_s))
         self.lone = None
         put.is_done = True
-        self.ended.append(put)
         return True
 
     # Time
@@ -470,7 +469,7 @@ class Link:
         if is_late and self.channel.is_handshaking:
             self.channel.handshake_was_left()
         receive_into, buffer, view = self._socket.receive_into, self._buffer, self._buffer_view
-        count = 0
+        put, count = self.lone, 0
         while count < limit:
             try:
                 size = receive_into(buffer)
@@ -482,7 +481,9 @@ class Link:
                 break
             count += 1
             self._take_in(view[:size], now, is_late)
-            if is_lone and (self.ended or self.sender.ended):
+            if put is not None and put.is_done:
+                return count
+            if is_lone and self.sender.ended:
                 break
         if self.sender.ended:
             self._end(now)

@@ -159,18 +159,17 @@ class RateController:
         self.pacer.spend(size_bytes)
         self._round_sent += size_bytes
         if not in_flight_bytes and self.idle_at >= self._sent_at:
-            self._history.clear()  # a busy period begins
-            if self.phase is _UP:  # it was cut short: try again soon
-                self._enter(_CRUISE)
-                self._phase_round -= CRUISE_ROUNDS - 2
-            elif self.phase is not _STARTUP and self.phase is not _CRUISE:
-                self._enter(_CRUISE)  # the pause has drained the queue
+            self._begin_busy_period()
         self._sent_at = now
 
-    def on_sent_alone(self, size_bytes: int, now: float) -> None:
-        """One datagram left, nothing else is in flight, and nothing waits."""
-        self.on_sent(size_bytes, 0, now)
-        self.idle_at = now
+    def _begin_busy_period(self) -> None:
+        self._history.clear()
+        phase = self.phase
+        if phase is _UP:  # it was cut short: try again soon
+            self._enter(_CRUISE)
+            self._phase_round -= CRUISE_ROUNDS - 2
+        elif phase is not _STARTUP and phase is not _CRUISE:
+            self._enter(_CRUISE)  # the pause has drained the queue
 
     # Learning
 
@@ -200,12 +199,18 @@ class RateController:
         if self.cap is None:
             self.pacer.refill()
 
-    def on_answered_alone(self, rtt_s: float, now: float) -> None:
-        """That datagram was answered: what `on_feedback` and `on_all_delivered` come to then."""
+    def on_lone_datagram(self, size_bytes: int, sent_at: float, now: float) -> None:
+        """One left when nothing was in flight or waiting, and was answered: all that the other calls come to then."""
+        if self.idle_at >= self._sent_at:
+            self._begin_busy_period()
+        self._round_sent += size_bytes
+        self._sent_at = self.idle_at = sent_at
         self._heard_at = now
-        if rtt_s > 0:
-            self._on_rtt(rtt_s)
-        self.on_all_delivered()
+        if now > sent_at:
+            self._on_rtt(now - sent_at)
+        self.pacer.spend(size_bytes)
+        if self.cap is None:
+            self.pacer.refill()
 
     def _on_rtt(self, rtt_s: float) -> None:
         self._jitter_s += (abs(rtt_s - self._last_rtt_s) - self._jitter_s) / 16 if self._last_rtt_s else 0.0

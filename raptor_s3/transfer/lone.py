@@ -87,13 +87,12 @@ def lone_put(sender: Sender, request: PutRequest, started_at: float, now: float)
 
 def confirm(lone: LonePut, sender: Sender, now: float) -> float:
     """State 3 has come, set off by its datagram: the estimates learn what a transfer would have taught them. The round trip."""
-    path = sender.path
-    rtt_s = now - lone.sent_at
-    sender.controller.on_sent_alone(len(lone.datagram) + WIRE_OVERHEAD, lone.sent_at)
+    path, sent_at = sender.path, lone.sent_at
+    rtt_s = now - sent_at
     path.rtt.sample(rtt_s, now)
     path.confirmation.sample(rtt_s, now)
     path.loss.count(1, 1)
-    sender.controller.on_answered_alone(rtt_s, now)
+    sender.controller.on_lone_datagram(len(lone.datagram) + WIRE_OVERHEAD, sent_at, now)
     return rtt_s
 
 
