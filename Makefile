@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-C_SOURCES := $(wildcard raptor_s3/codec/_*.[ch] raptor_s3/wireguard/_*.[ch])
+C_SOURCES := $(wildcard raptor_s3/codec/_*.[ch] raptor_s3/wireguard/_*.[ch] raptor_s3/wire/_*.[ch])
 
 .PHONY: demo test check format soak fuzz compat bench clean
 

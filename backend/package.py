@@ -4,8 +4,8 @@
     raptor_s3/          errors, codec, wire, transfer, receiver: no sockets, no botocore hooks, no WireGuard
     aws_lambda_powertools, numpy ...   from PyPI, as wheels for the functions' Python and architecture
 
-boto3 is the Lambda runtime's own. The codec's C kernel goes in where it was built for the target (its wheel tag says so); where
-not, numpy does the same arithmetic.
+boto3 is the Lambda runtime's own. The C extensions of codec and wire go in where they were built for the target; where not,
+numpy and Python do the same.
 
 Invariant: nothing that was built for another machine gets in.
 """

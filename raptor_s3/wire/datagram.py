@@ -6,6 +6,8 @@ F to Al are the Object Transmission Information (RFC 6330 3.3; `flags` is its re
 (3.2). Everything before the payload id is the same in all datagrams of a transfer: the *prefix*. A cancel carries the prefix
 and a payload id of zero, and no symbol. All integers are big-endian.
 
+`parse_datagram` is C where it was built (`_wire.c`), which leaves all but good datagrams to its twin here.
+
 Invariant: every input either parses or raises MalformedPacket.
 """
 
@@ -20,7 +22,14 @@ from raptor_s3.codec import DegreeTable, ObjectTransmissionInformation
 from raptor_s3.errors import MalformedPacket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
+
+try:
+    from raptor_s3.wire import _wire
+except ImportError:  # built without a C compiler
+    _wire = None  # type: ignore[assignment]
 
 FLAG_PUT_HEADER: Final = 0x01
 FLAG_RFC6330_REPAIR: Final = 0x02
@@ -131,7 +140,7 @@ def prefix_length(data: Buffer) -> int:
     return 1 + length + _OTI.size
 
 
-def parse_datagram(data: Buffer) -> Datagram:
+def parse_datagram_in_python(data: Buffer) -> Datagram:
     """Read one datagram; its symbol is a view of `data`.
 
     Raises MalformedPacket when octets are missing or left over, for unknown flags, for N or Al other than 1 and 4, for an OTI
@@ -172,3 +181,8 @@ def parse_datagram(data: Buffer) -> Datagram:
 def _checked_oti(transfer_length: int, symbol_size: int, source_blocks: int) -> ObjectTransmissionInformation:
     """All datagrams of a transfer, and many transfers, share one: the checks are made once."""
     return ObjectTransmissionInformation(transfer_length, symbol_size, source_blocks)
+
+
+parse_datagram: Callable[[Buffer], Datagram] = parse_datagram_in_python
+if _wire is not None:
+    parse_datagram = _wire.datagram_parser(parse_datagram_in_python, Datagram, _checked_oti)

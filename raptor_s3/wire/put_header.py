@@ -5,7 +5,9 @@
 Field names are boto3's. The whitelist below is the only one in the project: the sender routes a call with any other
 parameter to HTTPS, and every receiver checks it again.
 
-Invariant: what split_put_object returns has a bucket by its name, a key, a CRC-32 and a time to live, and no field outside the
+Both functions are C where it was built (`_wire.c`), which leaves all but the plain cases to these here, its twins.
+
+Invariant: what `split_put_object` returns has a bucket by its name, a key, a CRC-32 and a time to live, and no field outside the
 whitelist; all of it can be encoded.
 """
 
@@ -19,9 +21,14 @@ from raptor_s3.errors import MalformedPacket
 from raptor_s3.wire.compact_json import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from typing_extensions import Buffer
+
+try:
+    from raptor_s3.wire import _wire
+except ImportError:  # built without a C compiler
+    _wire = None  # type: ignore[assignment]
 
 CARRIED: Final[Mapping[str, type]] = {
     "Bucket": str,
@@ -73,7 +80,7 @@ _good_shapes: set[tuple[object, ...]] = set()
 """Names and types of headers that were in order, each looked at once. Full, it is left as it is."""
 
 
-def build_put_header(fields: Mapping[str, Any]) -> bytes:
+def build_put_header_in_python(fields: Mapping[str, Any]) -> bytes:
     """`header_length` and `header` for these PutObject parameters; the body follows them.
 
     Raises ValueError for parameters outside the whitelist, of the wrong type, or longer than 65,535 octets together.
@@ -89,7 +96,7 @@ def build_put_header(fields: Mapping[str, Any]) -> bytes:
     return len(header).to_bytes(2, "big") + header
 
 
-def split_put_object(data: Buffer) -> tuple[dict[str, Any], memoryview]:
+def split_put_object_in_python(data: Buffer) -> tuple[dict[str, Any], memoryview]:
     """The put header's fields, and the body as a view of `data`.
 
     Raises MalformedPacket when the header is cut short, is not one JSON object, lacks Bucket, Key, ChecksumCRC32 or TtlMs, or
@@ -190,3 +197,9 @@ def _no_constant(name: str) -> None:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object_of_pairs, parse_constant=_no_constant)
+
+build_put_header: Callable[[Mapping[str, Any]], bytes] = build_put_header_in_python
+split_put_object: Callable[[Buffer], tuple[dict[str, Any], memoryview]] = split_put_object_in_python
+if _wire is not None:
+    build_put_header = _wire.put_header_builder(build_put_header_in_python, _TYPES, _REQUIRED, MAX_KEY_BYTES, MAX_TTL_MS)
+    split_put_object = _wire.put_object_splitter(split_put_object_in_python, _TYPES, _REQUIRED, MAX_KEY_BYTES, MAX_TTL_MS)

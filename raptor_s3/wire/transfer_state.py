@@ -6,6 +6,8 @@ COMPLETE is the only success: the object is in S3, and the JSON holds PutObject'
 and StatusCode. FAILED, CANCELLED and the JSON go only to transfers with a put header, because published clients take any other
 non-zero type for a success.
 
+Both functions are C where it was built (`_wire.c`), which leaves all but the plain cases to these here, its twins.
+
 Invariant: every input either parses or raises MalformedPacket.
 """
 
@@ -20,9 +22,14 @@ from raptor_s3.errors import MalformedPacket
 from raptor_s3.wire.compact_json import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from typing_extensions import Buffer
+
+try:
+    from raptor_s3.wire import _wire
+except ImportError:  # built without a C compiler
+    _wire = None  # type: ignore[assignment]
 
 MAGIC: Final = 0x72617074
 MAX_RECEIVED: Final = 0xFFFF
@@ -65,7 +72,7 @@ class TransferState(NamedTuple):
         return self.type in FINAL_TYPES
 
 
-def build_transfer_state(state: TransferState) -> bytes:
+def build_transfer_state_in_python(state: TransferState) -> bytes:
     """Raises ValueError for an object id that is empty or longer than 255 octets, and for an SBN out of range."""
     type_, object_id, sbn, received, fields = state
     encoded_id = object_id.encode()
@@ -77,7 +84,7 @@ def build_transfer_state(state: TransferState) -> bytes:
     return head + encoded_id if fields is None else b"".join((head, encoded_id, encode(fields).encode()))
 
 
-def parse_transfer_state(data: Buffer) -> TransferState:
+def parse_transfer_state_in_python(data: Buffer) -> TransferState:
     """Raises MalformedPacket when octets are missing, for another magic, an unknown type, or JSON that is not an object."""
     message = data if type(data) is bytes else bytes(data)
     if len(message) < _HEAD_SIZE:
@@ -101,3 +108,11 @@ def parse_transfer_state(data: Buffer) -> TransferState:
     if fields is not None and not isinstance(fields, dict):
         raise MalformedPacket("transfer state's JSON is not an object")
     return TransferState(state_type, object_id, sbn, received, fields)
+
+
+build_transfer_state: Callable[[TransferState], bytes] = build_transfer_state_in_python
+parse_transfer_state: Callable[[Buffer], TransferState] = parse_transfer_state_in_python
+if _wire is not None:
+    build_transfer_state = _wire.transfer_state_builder(build_transfer_state_in_python, TransferState)
+    _members = tuple(_TYPES.get(number) for number in range(256))
+    parse_transfer_state = _wire.transfer_state_parser(parse_transfer_state_in_python, TransferState, _members)
