@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import struct
 
 import pytest
 
@@ -86,6 +87,21 @@ def test_floor_counts_as_received(floor: int) -> None:
     assert not take(window, floor + 1)
     assert not window.is_fresh(floor)
     assert window.greatest == floor + 3
+
+
+def test_a_window_is_its_memory() -> None:
+    """As `open_fresh` in C reads it: the ring, one more than the greatest, the first that may come."""
+    window = ReplayWindow(8192)
+    assert take(window, 8192 + 17)
+    assert window == bytes(2) + b"\2" + bytes(1021) + (8192 + 18).to_bytes(8, "little") + (8193).to_bytes(8, "little")
+    assert ReplayWindow() == bytes(1040)
+
+
+def test_a_counter_that_no_window_holds_changes_nothing() -> None:
+    window = ReplayWindow(5)
+    with pytest.raises(struct.error):
+        window.mark(2**64 - 1)
+    assert window == ReplayWindow(5)
 
 
 def test_counters_of_a_private_range() -> None:

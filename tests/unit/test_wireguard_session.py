@@ -20,7 +20,7 @@ NOW = 50.0
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test with the C functions, and without."""
     if request.param == "python":
-        for name in ("seal_message", "seal_messages", "read_counter", "open_message"):
+        for name in ("seal_message", "seal_messages", "open_fresh"):
             monkeypatch.setattr(session, name, getattr(arena, f"{name}_in_python"))
     elif not arena.HAS_C:
         pytest.skip("_arena.c is not built")
