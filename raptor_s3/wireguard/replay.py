@@ -52,10 +52,12 @@ class ReplayWindow(bytearray):
 
     def mark(self, counter: int) -> None:
         """Record an authenticated `counter` for which `is_fresh` was true."""
-        end = self.greatest + 1
+        (end,) = _END.unpack_from(self, _RING_SIZE)
         if counter >= end:
             self[_RING_SIZE : _RING_SIZE + _END.size] = _END.pack(counter + 1)
-            self._clear(-(-end // WINDOW_BLOCK_BITS), counter // WINDOW_BLOCK_BITS)
+            first_block, last_block = -(-end // WINDOW_BLOCK_BITS), counter // WINDOW_BLOCK_BITS
+            if first_block <= last_block:
+                self._clear(first_block, last_block)
         self[counter // 8 % _RING_SIZE] |= 1 << counter % 8
 
     def _clear(self, first_block: int, last_block: int) -> None:
