@@ -14,12 +14,11 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from raptor_s3.errors import ConfigError, HandshakeTimeout
+from raptor_s3.errors import ConfigError, HandshakeTimeout, MalformedPacket
 from raptor_s3.net import clock
 from raptor_s3.net.session_store import SessionStore, endpoint_id
 from raptor_s3.wireguard.constants import REKEY_AFTER_TIME, REPEAT_INITIATION
 from raptor_s3.wireguard.keys import public_key
-from raptor_s3.wireguard.messages import TRANSPORT_HEADER, TYPE_TRANSPORT
 from raptor_s3.wireguard.tunnel import Data, HandshakeComplete, Tunnel
 
 if TYPE_CHECKING:
@@ -114,7 +113,6 @@ class WireGuardChannel:
         self.handshake_rtt_s: float | None = None
         self.fresh: Session | None = None
         self.fresh_until = 0.0
-        self._data_head = b""  # how the data messages of `fresh` begin
         self.is_committed: Callable[[], bool] = _is_never
 
     def _ask(self, question: Callable[[SessionStore], _T]) -> _T:
@@ -136,7 +134,6 @@ class WireGuardChannel:
         if session is not None and not self.is_handshaking and not session.needs_rekey(now):
             self.fresh = session
             self.fresh_until = session.created_at + REKEY_AFTER_TIME
-            self._data_head = TRANSPORT_HEADER.pack(TYPE_TRANSPORT, session.local_index, 0)[:8]
         return session
 
     def needs_rekey(self, now: float) -> bool:
@@ -252,8 +249,11 @@ class WireGuardChannel:
 
     def receive(self, message: memoryview, now: float) -> Buffer | None:
         """Raises WireGuardError and MalformedPacket for what is not authentic; nothing has changed then."""
-        if self.fresh_until and self.fresh is not None and message[:8] == self._data_head:
-            return self.fresh.open(message, now) or None
+        if self.fresh_until and self.fresh is not None:
+            try:
+                return self.fresh.open(message, now) or None
+            except MalformedPacket:
+                pass  # not its data: an older session's, or a handshake
         event = self._tunnel.receive(message, now)
         if type(event) is Data:
             return event.plaintext

@@ -5,7 +5,7 @@
  * OpenSSL's (_libcrypto.h).
  *
  * Invariant: every length is checked against its buffer, and every counter against 2^64, before the first octet is read or written;
- * a run that fails leaves zeros and an exception. */
+ * a run that fails leaves zeros and an exception; a replay window changes only when a tag has verified. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -25,6 +25,16 @@
 #define MAX_SIZE (INT_MAX - OVERHEAD)
 /* Giving the GIL away costs a small run more than others could do meanwhile. */
 #define RELEASE_ABOVE 16384
+
+/* A replay window, as raptor_s3.wireguard.replay describes it: the ring, then two bounds. */
+#define WINDOW_BITS 8192
+#define BLOCK_BITS 64
+#define BLOCKS (WINDOW_BITS / BLOCK_BITS)
+#define RING_OCTETS (WINDOW_BITS / 8)
+#define WINDOW_OCTETS (RING_OCTETS + 16)
+
+/* Why a message is not opened, the first that applies: raptor_s3.wireguard.arena has the same numbers. */
+enum { NOT_OURS = 1, PAST_LIMIT = 2, NOT_FRESH = 3, FORGED = 4 };
 
 /* crypto_aead_chacha20poly1305_ietf_encrypt(c, clen_p, m, mlen, ad, adlen, nsec, npub, k) */
 typedef int (*sodium_encrypt)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *, unsigned long long,
@@ -109,6 +119,73 @@ static int seal_run(const run *r)
     if (!good)
         memset(r->message, 0, (size_t)(r->count * (r->size + OVERHEAD)));
     return good;
+}
+
+/* The replay window. Whatever it holds, nothing outside it is touched. */
+
+static int window_is_fresh(const uint8_t *window, uint64_t counter)
+{
+    uint64_t end = load_le(window + RING_OCTETS, 8), first = load_le(window + RING_OCTETS + 8, 8);
+
+    if (counter >= end)
+        return 1;
+    if (counter < first || end - counter > WINDOW_BITS - BLOCK_BITS)
+        return 0;
+    return !(window[counter / 8 % RING_OCTETS] >> counter % 8 & 1);
+}
+
+static void window_clear(uint8_t *window, uint64_t block, uint64_t last_block)
+{
+    if (last_block + 1 - block >= BLOCKS)
+        memset(window, 0, RING_OCTETS);
+    else
+        for (; block <= last_block; block++)
+            memset(window + block % BLOCKS * (BLOCK_BITS / 8), 0, BLOCK_BITS / 8);
+}
+
+/* The counter is below some limit, so that one more is no overflow. */
+static void window_mark(uint8_t *window, uint64_t counter)
+{
+    uint64_t end = load_le(window + RING_OCTETS, 8);
+
+    if (counter >= end) {
+        window_clear(window, end / BLOCK_BITS + (end % BLOCK_BITS != 0), counter / BLOCK_BITS);
+        store_le(window + RING_OCTETS, counter + 1, 8);
+    }
+    window[counter / 8 % RING_OCTETS] |= (uint8_t)(1 << counter % 8);
+}
+
+/* Opening */
+
+static int is_ours(const uint8_t *message, Py_ssize_t size, uint32_t index)
+{
+    return size >= OVERHEAD && size <= MAX_SIZE && load_le(message, 4) == TYPE_TRANSPORT && load_le(message + 4, 4) == index;
+}
+
+/* The plaintext, or why there is none; NULL with an exception. */
+static PyObject *open_one(const uint8_t *key, uint32_t index, uint8_t *window, const uint8_t *message, Py_ssize_t size, uint64_t limit)
+{
+    uint8_t nonce[NONCE_SIZE];
+
+    if (!is_ours(message, size, index))
+        return PyLong_FromLong(NOT_OURS);
+    /* Read once: what is marked must be what was fresh, even if someone writes to the message meanwhile. */
+    uint64_t counter = load_le(message + 8, 8);
+    if (counter >= limit)
+        return PyLong_FromLong(PAST_LIMIT);
+    if (!window_is_fresh(window, counter))
+        return PyLong_FromLong(NOT_FRESH);
+    PyObject *plaintext = PyBytes_FromStringAndSize(NULL, size - OVERHEAD);
+    if (plaintext == NULL)
+        return NULL;
+    write_nonce(nonce, counter);
+    if (aead_decrypt((uint8_t *)PyBytes_AsString(plaintext), NULL, NULL, message + HEADER_SIZE, (unsigned long long)(size - HEADER_SIZE),
+                     NULL, 0, nonce, key) != 0) {
+        Py_DECREF(plaintext);
+        return PyLong_FromLong(FORGED);
+    }
+    window_mark(window, counter);
+    return plaintext;
 }
 
 /* Arguments */
@@ -254,50 +331,30 @@ static PyObject *seal_message(PyObject *module, PyObject *const *args, Py_ssize_
     return message;
 }
 
-static PyObject *read_counter(PyObject *module, PyObject *const *args, Py_ssize_t given)
-{
-    uint32_t index;
-    uint64_t counter = 0;
-    Py_buffer message;
-
-    (void)module;
-    if (!expect(given, 2) || !index_from(args[1], &index) || PyObject_GetBuffer(args[0], &message, PyBUF_SIMPLE) < 0)
-        return NULL;
-    const uint8_t *header = message.buf;
-    int good = message.len >= OVERHEAD && load_le(header, 4) == TYPE_TRANSPORT && load_le(header + 4, 4) == index;
-    if (good)
-        counter = load_le(header + 8, 8);
-    PyBuffer_Release(&message);
-    if (!good)
-        Py_RETURN_NONE;
-    return PyLong_FromUnsignedLongLong(counter);
-}
-
-static PyObject *open_message(PyObject *module, PyObject *const *args, Py_ssize_t given)
+static PyObject *open_fresh(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
     const uint8_t *key;
-    uint64_t counter;
-    uint8_t nonce[NONCE_SIZE];
-    Py_buffer message;
-    PyObject *plaintext = NULL;
+    uint32_t index;
+    uint64_t limit;
+    Py_buffer window, message;
+    PyObject *opened = NULL;
 
     (void)module;
-    if (!expect(given, 3) || !has_sodium() || !(key = key_from(args[0])) || !counter_from(args[1], &counter))
+    if (!expect(given, 5) || !has_sodium() || !(key = key_from(args[0])) || !index_from(args[1], &index) || !counter_from(args[4], &limit))
         return NULL;
-    if (PyObject_GetBuffer(args[2], &message, PyBUF_SIMPLE) < 0)
+    if (PyObject_GetBuffer(args[2], &window, PyBUF_WRITABLE) < 0)
         return NULL;
-    if (message.len < OVERHEAD || message.len > MAX_SIZE)
-        PyErr_SetString(PyExc_ValueError, "the message is too short or too large");
-    else if ((plaintext = PyBytes_FromStringAndSize(NULL, message.len - OVERHEAD)) != NULL) {
-        write_nonce(nonce, counter);
-        if (aead_decrypt((uint8_t *)PyBytes_AsString(plaintext), NULL, NULL, (const uint8_t *)message.buf + HEADER_SIZE,
-                         (unsigned long long)(message.len - HEADER_SIZE), NULL, 0, nonce, key) != 0) {
-            Py_DECREF(plaintext);
-            plaintext = Py_NewRef(Py_None);
-        }
+    if (PyObject_GetBuffer(args[3], &message, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&window);
+        return NULL;
     }
+    if (window.len != WINDOW_OCTETS)
+        PyErr_SetString(PyExc_ValueError, "the window has another size");
+    else
+        opened = open_one(key, index, window.buf, message.buf, message.len, limit);
     PyBuffer_Release(&message);
-    return plaintext;
+    PyBuffer_Release(&window);
+    return opened;
 }
 
 static PyObject *load_openssl(PyObject *module, PyObject *args)
@@ -322,8 +379,7 @@ static PyMethodDef methods[] = {
     FASTCALL(use_sodium),
     FASTCALL(seal_messages),
     FASTCALL(seal_message),
-    FASTCALL(read_counter),
-    FASTCALL(open_message),
+    FASTCALL(open_fresh),
     {"load_openssl", load_openssl, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

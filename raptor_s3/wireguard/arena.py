@@ -6,7 +6,7 @@ more than a few messages are worth, so it is looked for only by a process that s
 before it is used. `choose` forces one of the two, for tests and benchmarks.
 
 Invariant: either every length fits its buffer, or ValueError and nothing is written. A run that fails leaves zeros in its
-place, and is an error.
+place, and is an error. A replay window changes only when a tag has verified.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from raptor_s3.errors import WireGuardError
-from raptor_s3.wireguard.constants import KEY_SIZE, TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
+from raptor_s3.wireguard.constants import KEY_SIZE, TAG_SIZE, TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
 from raptor_s3.wireguard.messages import NONCE, TRANSPORT_HEADER, TYPE_TRANSPORT
 from raptor_s3.wireguard.sodium import NULL, aead_addresses, aead_decrypt, aead_encrypt, ffi
 
@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from raptor_s3.wireguard.replay import ReplayWindow
+
     SealMessages = Callable[[bytes, int, int, Buffer, int, int, int, Buffer], int]
 
 try:
     from raptor_s3.wireguard import _arena
 except ImportError:  # built without a C compiler
     _arena = None  # type: ignore[assignment]
+
+# Why a message was not opened, the first that applies; _arena.c has the same numbers.
+NOT_OURS: Final = 1  # no transport message to this index, or too short for one
+PAST_LIMIT: Final = 2
+NOT_FRESH: Final = 3
+FORGED: Final = 4
 
 # OpenSSL takes longer to begin a run, and no less for a short message.
 OPENSSL_LEAST_COUNT: Final = 4
@@ -54,27 +62,29 @@ def seal_message_in_python(key: bytes, index: int, counter: int, plaintext: Buff
     return bytes(message)
 
 
-def read_counter_in_python(message: Buffer, index: int) -> int | None:
-    """The counter of a transport message for receiver `index`; None if it is none, or too short. Not authenticated yet."""
-    if memoryview(message).nbytes < TRANSPORT_OVERHEAD:
-        return None
-    kind, receiver, counter = TRANSPORT_HEADER.unpack_from(message)
-    return counter if kind == TYPE_TRANSPORT and receiver == index else None
+def open_fresh_in_python(key: bytes, index: int, window: ReplayWindow, message: Buffer, limit: int) -> bytes | int:
+    """The plaintext of a transport message to receiver `index`, and its counter is marked; or why not, and nothing has changed.
 
-
-def open_message_in_python(key: bytes, counter: int, message: Buffer) -> bytes | None:
-    """The plaintext of a message with this counter; None if its tag does not verify.
-
-    ValueError for fewer than 32 octets, or of a key that has not 32.
+    Counters from `limit` on are refused. ValueError unless `key` has 32 octets.
     """
+    if len(key) != KEY_SIZE:
+        raise ValueError("the key has not 32 octets")
     source = ffi.from_buffer(message)
     size = len(source) - TRANSPORT_OVERHEAD
-    if len(key) != KEY_SIZE or size < 0:
-        raise ValueError("the message is too short, or the key has not 32 octets")
+    if size < 0:
+        return NOT_OURS
+    kind, receiver, counter = TRANSPORT_HEADER.unpack_from(message)
+    if kind != TYPE_TRANSPORT or receiver != index:
+        return NOT_OURS
+    if counter >= limit:
+        return PAST_LIMIT
+    if not window.is_fresh(counter):
+        return NOT_FRESH
     plaintext = bytearray(size)
     ciphertext, nonce = source + TRANSPORT_HEADER_SIZE, NONCE.pack(counter)
-    if aead_decrypt(ffi.from_buffer(plaintext), NULL, NULL, ciphertext, size + 16, NULL, 0, nonce, key):
-        return None
+    if aead_decrypt(ffi.from_buffer(plaintext), NULL, NULL, ciphertext, size + TAG_SIZE, NULL, 0, nonce, key):
+        return FORGED
+    window.mark(counter)
     return bytes(plaintext)
 
 
@@ -188,9 +198,7 @@ _sealed, _places = 0, list(_PLACES)  # while there are places where it was not l
 
 seal_messages: SealMessages = seal_messages_in_python
 seal_message: Callable[[bytes, int, int, Buffer], bytes] = seal_message_in_python
-read_counter: Callable[[Buffer, int], int | None] = read_counter_in_python
-open_message: Callable[[bytes, int, Buffer], bytes | None] = open_message_in_python
+open_fresh: Callable[[bytes, int, ReplayWindow, Buffer, int], bytes | int] = open_fresh_in_python
 if HAS_C:
     _arena.use_sodium(*aead_addresses())
-    seal_messages, seal_message = seal_messages_in_best_way, _arena.seal_message
-    read_counter, open_message = _arena.read_counter, _arena.open_message
+    seal_messages, seal_message, open_fresh = seal_messages_in_best_way, _arena.seal_message, _arena.open_fresh

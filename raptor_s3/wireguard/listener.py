@@ -25,6 +25,7 @@ smaller than the question.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -185,9 +186,12 @@ class Listener:
     def receive(self, message: Buffer, source: Address, now: float) -> list[Outcome]:
         """What a datagram from `source` leads to. Never raises for any bytes."""
         try:
-            kind = messages.message_type(message)
+            kind, index = messages.HEAD.unpack_from(message)
+        except struct.error:  # fewer than eight octets
+            kind = index = 0
+        try:
             if kind == messages.TYPE_TRANSPORT:
-                return self._receive_transport(message, source, now)
+                return self._receive_transport(index, message, source, now)
             if kind == messages.TYPE_INITIATION:
                 return self._receive_initiation(bytes(message), source, now)
             if kind == messages.TYPE_COOKIE_REPLY:
@@ -203,11 +207,11 @@ class Listener:
         self.stats.malformed += 1
         return []
 
-    def _receive_transport(self, message: Buffer, source: Address, now: float) -> list[Outcome]:
-        if memoryview(message).nbytes < constants.TRANSPORT_OVERHEAD:
-            raise MalformedPacket("transport message is too short")
-        session = self._sessions.get(messages.TRANSPORT_HEADER.unpack_from(message)[1])
+    def _receive_transport(self, index: int, message: Buffer, source: Address, now: float) -> list[Outcome]:
+        session = self._sessions.get(index)
         if session is None:
+            if memoryview(message).nbytes < constants.TRANSPORT_OVERHEAD:
+                raise MalformedPacket("transport message is too short")
             self.stats.unknown_session += 1
             return []
         was_confirmed = session.is_confirmed

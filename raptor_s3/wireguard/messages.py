@@ -26,6 +26,8 @@ _INITIATION = struct.Struct("<II108s16s16s")
 _RESPONSE = struct.Struct("<III48s16s16s")
 _COOKIE_REPLY = struct.Struct("<II24s32s")
 TRANSPORT_HEADER: Final = struct.Struct("<IIQ")
+# What all four begin with: the type and an index, the sender's in types 1 and 2, the receiver's in 3 and 4.
+HEAD: Final = struct.Struct("<II")
 # Whitepaper 5.4.6: the nonce is 32 zero bits and the counter.
 NONCE: Final = struct.Struct("<4xQ")
 

@@ -13,11 +13,11 @@ Invariant: a counter is used once and only before REJECT_AFTER_TIME; `open` chan
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
-from raptor_s3.wireguard import constants
-from raptor_s3.wireguard.arena import open_message, read_counter, seal_message, seal_messages
+from raptor_s3.errors import AuthenticationFailed, MalformedPacket, RaptorError, SessionExpired
+from raptor_s3.wireguard.arena import FORGED, NOT_FRESH, NOT_OURS, PAST_LIMIT, open_fresh, seal_message, seal_messages
+from raptor_s3.wireguard.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME
 from raptor_s3.wireguard.counters import CounterRange
 from raptor_s3.wireguard.replay import ReplayWindow
 
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 # As the socket module writes them for AF_INET and AF_INET6, so that `sendto` takes them back as they came.
 Address = tuple[str, int] | tuple[str, int, int, int]
+
+_REFUSALS: Final[dict[int, tuple[type[RaptorError], str]]] = {
+    NOT_OURS: (MalformedPacket, "not a transport message of this session, or too short"),
+    PAST_LIMIT: (SessionExpired, "session is past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES"),
+    NOT_FRESH: (AuthenticationFailed, "counter was received before, or is too old to know"),
+    FORGED: (AuthenticationFailed, "tag does not verify"),
+}
 
 
 class SessionState(NamedTuple):
@@ -83,7 +90,7 @@ class Session:
         self.created_at = created_at
         self.is_initiator = is_initiator
         # Key confirmation (whitepaper 5.4.6): the first message from the initiator tells a responder that the response arrived.
-        self.counters = counters or CounterRange(0, constants.REJECT_AFTER_MESSAGES if is_initiator else 0)
+        self.counters = counters or CounterRange(0, REJECT_AFTER_MESSAGES if is_initiator else 0)
         self._window = ReplayWindow(highest_received)
         # Where the last authentic message came from; the owner of the sockets sets it.
         self.source: Address | None = None
@@ -104,17 +111,15 @@ class Session:
 
     def is_expired(self, now: float) -> bool:
         """True from REJECT_AFTER_TIME on: nothing can be sealed or opened."""
-        return now - self.created_at >= constants.REJECT_AFTER_TIME
+        return now - self.created_at >= REJECT_AFTER_TIME
 
     def needs_rekey(self, now: float) -> bool:
         """True when the initiator should start a new handshake (REKEY_AFTER_TIME, REKEY_AFTER_MESSAGES)."""
-        return self.is_initiator and (
-            now - self.created_at >= constants.REKEY_AFTER_TIME or self.counters.next >= constants.REKEY_AFTER_MESSAGES
-        )
+        return self.is_initiator and (now - self.created_at >= REKEY_AFTER_TIME or self.counters.next >= REKEY_AFTER_MESSAGES)
 
     def seal(self, plaintext: Buffer, now: float) -> bytes:
         """A transport data message: 16 octets of header, the ciphertext, 16 octets of tag. Raises SessionExpired."""
-        if now - self.created_at >= constants.REJECT_AFTER_TIME:
+        if now - self.created_at >= REJECT_AFTER_TIME:
             raise SessionExpired("session is older than REJECT_AFTER_TIME")
         return seal_message(self._send_key, self.remote_index, self.counters.take(1, now), plaintext)
 
@@ -125,7 +130,7 @@ class Session:
         Raises SessionExpired, ValueError when a buffer is too small, and WireGuardError should the library fail: then
         nothing of `out` may be sent, and the counters are spent.
         """
-        if now - self.created_at >= constants.REJECT_AFTER_TIME:
+        if now - self.created_at >= REJECT_AFTER_TIME:
             raise SessionExpired("session is older than REJECT_AFTER_TIME")
         if count <= 0:
             return 0
@@ -138,21 +143,15 @@ class Session:
         Raises MalformedPacket (not such a message, or another session's), SessionExpired, AuthenticationFailed
         (forged, or a replay).
         """
-        counter = read_counter(message, self.local_index)
-        if counter is None:
-            raise MalformedPacket("not a transport message of this session, or too short")
-        if now - self.created_at >= constants.REJECT_AFTER_TIME or counter >= constants.REJECT_AFTER_MESSAGES:
-            raise SessionExpired("session is past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES")
-        window = self._window
-        if not window.is_fresh(counter):
-            raise AuthenticationFailed("counter was received before, or is too old to know")
-        plaintext = open_message(self._receive_key, counter, message)
-        if plaintext is None:
-            raise AuthenticationFailed("tag does not verify")
-        window.mark(counter)
+        # From 0 on, no counter is good any more.
+        limit = 0 if now - self.created_at >= REJECT_AFTER_TIME else REJECT_AFTER_MESSAGES
+        opened = open_fresh(self._receive_key, self.local_index, self._window, message, limit)
+        if isinstance(opened, int):
+            refusal, why = _REFUSALS[opened]
+            raise refusal(why)
         if not self.counters.end and not self.is_initiator:
             self.counters = CounterRange()
-        return plaintext
+        return opened
 
     def inherit_window(self, other: Session) -> None:
         """Share the replay window of `other` if it has the same keys."""

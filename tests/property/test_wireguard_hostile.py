@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raptor_s3.errors import MalformedPacket, WireGuardError
 from raptor_s3.wireguard import arena
-from raptor_s3.wireguard.constants import WINDOW_SIZE
+from raptor_s3.wireguard.constants import REJECT_AFTER_MESSAGES, WINDOW_SIZE
 from raptor_s3.wireguard.listener import Data as Received
 from raptor_s3.wireguard.listener import Send
 from raptor_s3.wireguard.replay import ReplayWindow
@@ -172,11 +172,55 @@ def test_one_message_is_the_same_in_c(plaintext: bytes, counter: int, key: bytes
     for _ in range(data.draw(st.integers(0, 2))):
         message[data.draw(st.integers(0, len(message) - 1))] ^= data.draw(st.integers(0, 255))
     del message[data.draw(st.integers(0, len(message))) :]
-    assert arena.read_counter(message, 0x01020304) == arena.read_counter_in_python(message, 0x01020304)
-    if len(message) >= 32:
-        opened = arena.open_message(key, counter, message)
-        assert opened == arena.open_message_in_python(key, counter, message)
-        assert (opened is None) == (message[16:] != arena.seal_message(key, 0, counter, plaintext)[16:])
+    window, twin = ReplayWindow(), ReplayWindow()
+    opened = arena.open_fresh(key, 0x01020304, window, message, 2**64 - 1)
+    assert opened == arena.open_fresh_in_python(key, 0x01020304, twin, message, 2**64 - 1)
+    assert window == twin
+    whole = arena.seal_message(key, 0x01020304, counter, plaintext)
+    assert opened == plaintext if message == whole and counter < 2**64 - 1 else isinstance(opened, int)
+
+
+COUNTERS = st.one_of(st.integers(0, 20_000), st.integers(2**40 - 9_000, 2**40 + 9_000), st.integers(2**64 - 20_000, 2**64 - 1))
+JUMPS = st.sampled_from([0, 1, 63, 64, 65, 8127, 8128, 8191, 8192, 2**40])
+MESSAGES = st.lists(
+    st.tuples(
+        st.one_of(COUNTERS, *[st.tuples(st.sampled_from([-1, 1]), JUMPS)] * 3),
+        st.sampled_from(["good"] * 5 + ["forged", "not ours", "short"]),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.skipif(not arena.HAS_C, reason="_arena.c is not built")
+@given(MESSAGES, st.one_of(st.just(-1), COUNTERS.filter(lambda floor: floor < REJECT_AFTER_MESSAGES)))
+def test_windows_are_the_same_in_c(steps, floor: int) -> None:  # type: ignore[no-untyped-def]
+    """Whatever comes, C and Python say the same of it, leave the same window, and change nothing but for good messages."""
+    key, index = bytes(range(32)), 7
+    window, twin = ReplayWindow(floor), ReplayWindow(floor)
+    taken: set[int] = set()
+    for step, kind in steps:
+        counter = step if isinstance(step, int) else min(max(window.greatest + step[0] * step[1], 0), 2**64 - 1)
+        message = bytearray(arena.seal_message(key, index, counter, b"%d" % counter))
+        if kind == "forged":
+            message[-1] ^= 1
+        elif kind == "not ours":
+            message[4] ^= 1
+        elif kind == "short":
+            del message[31:]
+        before, was_fresh = bytes(window), window.is_fresh(counter)
+        opened = arena.open_fresh(key, index, window, message, REJECT_AFTER_MESSAGES)
+        assert opened == arena.open_fresh_in_python(key, index, twin, message, REJECT_AFTER_MESSAGES)
+        assert window == twin
+        if isinstance(opened, bytes):
+            assert (kind, was_fresh, opened) == ("good", True, b"%d" % counter)
+            assert floor < counter < REJECT_AFTER_MESSAGES
+            assert counter not in taken
+            taken.add(counter)
+            assert window.greatest == max(taken)
+            assert not window.is_fresh(counter)
+        else:
+            assert window == before
+            assert kind != "good" or not was_fresh or counter >= REJECT_AFTER_MESSAGES
 
 
 class Model:

@@ -6,12 +6,13 @@ import os
 
 import pytest
 
+from raptor_s3.errors import AuthenticationFailed, MalformedPacket, SessionExpired
 from raptor_s3.net.channel import RETRANSMIT_S, WireGuardChannel
 from raptor_s3.net.session_store import SessionStore
 from raptor_s3.net.settings import EndpointSettings
 from raptor_s3.wireguard.constants import REPEAT_INITIATION
 from raptor_s3.wireguard.keys import generate_private_key, public_key
-from raptor_s3.wireguard.listener import Listener, PeerConfig, Send
+from raptor_s3.wireguard.listener import Data, Listener, PeerConfig, Send
 
 SOURCE = ("192.0.2.7", 4711)
 
@@ -84,3 +85,28 @@ def test_a_handshake_that_was_given_up_is_not_repeated(ends: Ends) -> None:
     ends.channel.handshake(100.0)
     ends.channel.abandon_handshake()
     assert ends.channel.repetition(101.0) is None
+
+
+def test_data_of_the_session_before_still_comes_in(ends: Ends) -> None:
+    """Also when the new one is `fresh`; what is nobody's raises and changes nothing."""
+    replies = []
+    for now in (100.0, 200.0):
+        ends.channel.receive(memoryview(ends.answer(ends.channel.handshake(now), now)), now)
+        session = ends.channel.acquire(now)
+        assert session is not None
+        [outcome] = ends.listener.receive(session.seal(b"question", now), SOURCE, now)
+        assert isinstance(outcome, Data)
+        replies.append([outcome.session.seal(answer, now) for answer in (b"answer", b"another", b"")])
+    assert ends.channel.fresh is ends.channel.acquire(200.0)
+    for old, new, answer in zip(*replies, (b"answer", b"another", None), strict=True):
+        for message in (new, old):
+            with pytest.raises(AuthenticationFailed):
+                ends.channel.receive(memoryview(message[:-1] + bytes((message[-1] ^ 1,))), 200.0)
+            assert ends.channel.receive(memoryview(message), 200.0) == answer
+            with pytest.raises(AuthenticationFailed):
+                ends.channel.receive(memoryview(message), 200.0)
+    for size in range(32):
+        with pytest.raises(MalformedPacket):
+            ends.channel.receive(memoryview(new[:size]), 200.0)
+    with pytest.raises(SessionExpired):
+        ends.channel.receive(memoryview(new[:4] + bytes((new[4] ^ 1,)) + new[5:]), 200.0)

@@ -181,6 +181,22 @@ def test_strangers_get_nothing() -> None:
     assert not pair.listener._peer_buckets._buckets
 
 
+def test_what_is_too_short_is_malformed() -> None:
+    """To a session that there is, and to one that there is not."""
+    pair = Pair()
+    session = pair.shake_hands()
+    known = session.seal(b"", pair.clock)
+    unknown = known[:4] + bytes((known[4] ^ 1,)) + known[5:]
+    short = [message[:size] for message in (known, unknown) for size in range(32)]
+    for message in short:
+        assert pair.listener.receive(message, SOURCE, pair.clock) == []
+        assert pair.listener.receive(memoryview(message), SOURCE, pair.clock) == []
+    stats = pair.listener.stats
+    assert (stats.malformed, stats.unknown_session, stats.not_authentic) == (2 * len(short), 0, 0)
+    assert pair.listener.receive(unknown, SOURCE, pair.clock) == []
+    assert stats.unknown_session == 1
+
+
 def test_flood_is_answered_with_cookies_and_a_cookie_lets_a_peer_in() -> None:
     pair = Pair(under_load_initiations_per_s=20)
     junk = MacWriter(pair.server.public).finish(messages.build_initiation(1, pair.random(108)), 0.0)

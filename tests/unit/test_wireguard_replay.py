@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import math
 import random
+import struct
+from collections.abc import Callable
 
 import pytest
 
 from raptor_s3.errors import SessionExpired
+from raptor_s3.wireguard import arena
 from raptor_s3.wireguard.constants import REJECT_AFTER_MESSAGES, WINDOW_SIZE
 from raptor_s3.wireguard.counters import CounterRange, Reservation
 from raptor_s3.wireguard.replay import ReplayWindow
 
+KEY = bytes(32)
 
-def take(window: ReplayWindow, counter: int) -> bool:
+
+def take_in_python(window: ReplayWindow, counter: int) -> bool:
     fresh = window.is_fresh(counter)
     if fresh:
         window.mark(counter)
     return fresh
 
 
-def test_window_is_8128_wide() -> None:
+def take_in_c(window: ReplayWindow, counter: int) -> bool:
+    """The same by a message with this counter."""
+    fresh = window.is_fresh(counter)
+    opened = arena.open_fresh(KEY, 1, window, arena.seal_message(KEY, 1, counter, b""), REJECT_AFTER_MESSAGES)
+    assert opened == (b"" if fresh else arena.NOT_FRESH)
+    return fresh
+
+
+@pytest.fixture(params=["python", pytest.param("c", marks=pytest.mark.skipif(not arena.HAS_C, reason="_arena.c is not built"))])
+def take(request: pytest.FixtureRequest) -> Callable[[ReplayWindow, int], bool]:
+    return take_in_c if request.param == "c" else take_in_python
+
+
+def test_window_is_8128_wide(take) -> None:  # type: ignore[no-untyped-def]
     assert WINDOW_SIZE == 8128
     window = ReplayWindow()
     assert take(window, 0)
@@ -32,7 +50,14 @@ def test_window_is_8128_wide() -> None:
     assert take(window, 64)
 
 
-def test_asking_changes_nothing() -> None:
+def test_a_block_that_begins_is_cleared(take) -> None:  # type: ignore[no-untyped-def]
+    """After the last counter of a block comes the next one's first, where bits of the ring's last turn are."""
+    window = ReplayWindow()
+    for counter in (*range(64), 8192 - 1, *range(8192, 8192 + 64)):
+        assert take(window, counter), counter
+
+
+def test_asking_changes_nothing(take) -> None:  # type: ignore[no-untyped-def]
     window = ReplayWindow()
     for _ in range(2):
         assert window.is_fresh(10**6)
@@ -41,14 +66,14 @@ def test_asking_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 63, 64, 65, 8127, 8128, 8191, 8192, 8193, 100_000])
-def test_each_counter_once_at_any_stride(step: int) -> None:
+def test_each_counter_once_at_any_stride(take, step: int) -> None:  # type: ignore[no-untyped-def]
     window = ReplayWindow()
     sent = [step * number for number in range(300)]
     assert all(take(window, counter) for counter in sent)
     assert not any(take(window, counter) for counter in sent)
 
 
-def test_jump_clears_what_it_leaves_behind() -> None:
+def test_jump_clears_what_it_leaves_behind(take) -> None:  # type: ignore[no-untyped-def]
     """Bits of the ring's last turn must not stand for counters of this one."""
     window = ReplayWindow()
     for counter in range(8192):
@@ -59,7 +84,7 @@ def test_jump_clears_what_it_leaves_behind() -> None:
 
 
 @pytest.mark.parametrize("spread", [3, 64, 100, 1000, 8000])
-def test_reordering_within_the_window_loses_nothing(spread: int) -> None:
+def test_reordering_within_the_window_loses_nothing(take, spread: int) -> None:  # type: ignore[no-untyped-def]
     """Each counter of a dense stream, displaced by up to `spread`, over several turns of the ring."""
     shuffle = random.Random(spread)
     stream = sorted(range(40_000), key=lambda counter: counter + shuffle.uniform(0, spread))
@@ -68,7 +93,7 @@ def test_reordering_within_the_window_loses_nothing(spread: int) -> None:
     assert not any(window.is_fresh(counter) for counter in stream)
 
 
-def test_last_counters() -> None:
+def test_last_counters(take) -> None:  # type: ignore[no-untyped-def]
     window = ReplayWindow()
     last = REJECT_AFTER_MESSAGES - 1
     assert take(window, last)
@@ -78,7 +103,7 @@ def test_last_counters() -> None:
 
 
 @pytest.mark.parametrize("floor", [0, 1, 63, 64, 1000, 8191, 8192, 10**9])
-def test_floor_counts_as_received(floor: int) -> None:
+def test_floor_counts_as_received(take, floor: int) -> None:  # type: ignore[no-untyped-def]
     window = ReplayWindow(floor)
     assert not any(window.is_fresh(counter) for counter in range(max(0, floor - 10_000), floor + 1))
     assert take(window, floor + 3)
@@ -86,6 +111,21 @@ def test_floor_counts_as_received(floor: int) -> None:
     assert not take(window, floor + 1)
     assert not window.is_fresh(floor)
     assert window.greatest == floor + 3
+
+
+def test_a_window_is_its_memory(take) -> None:  # type: ignore[no-untyped-def]
+    """As `open_fresh` in C reads it: the ring, one more than the greatest, the first that may come."""
+    window = ReplayWindow(8192)
+    assert take(window, 8192 + 17)
+    assert window == bytes(2) + b"\2" + bytes(1021) + (8192 + 18).to_bytes(8, "little") + (8193).to_bytes(8, "little")
+    assert ReplayWindow() == bytes(1040)
+
+
+def test_a_counter_that_no_window_holds_changes_nothing() -> None:
+    window = ReplayWindow(5)
+    with pytest.raises(struct.error):
+        window.mark(2**64 - 1)
+    assert window == ReplayWindow(5)
 
 
 def test_counters_of_a_private_range() -> None:

@@ -20,7 +20,7 @@ NOW = 50.0
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test with the C functions, and without."""
     if request.param == "python":
-        for name in ("seal_message", "seal_messages", "read_counter", "open_message"):
+        for name in ("seal_message", "seal_messages", "open_fresh"):
             monkeypatch.setattr(session, name, getattr(arena, f"{name}_in_python"))
     elif not arena.HAS_C:
         pytest.skip("_arena.c is not built")
@@ -125,6 +125,39 @@ def test_reject_after_messages() -> None:
     initiator.counters = CounterRange(constants.REJECT_AFTER_MESSAGES, 2**64)
     with pytest.raises(SessionExpired):
         responder.open(initiator.seal(b"one more", NOW), NOW)
+
+
+def test_the_first_refusal_counts() -> None:
+    """Not ours, then too late, then seen before, then forged: and of each only what is said here."""
+    initiator, responder = pair()
+    initiator.counters = CounterRange(7, 2**64)
+    message = initiator.seal(b"datagram", NOW)
+    assert responder.open(message, NOW) == b"datagram"
+    initiator.counters = CounterRange(constants.REJECT_AFTER_MESSAGES, 2**64)
+    over = initiator.seal(b"", NOW)
+    for refused, now, error, why in (
+        (message[:31], 1e6, MalformedPacket, "not a transport message of this session, or too short"),
+        (message[:4] + b"\3" + over[5:], 1e6, MalformedPacket, "not a transport message of this session, or too short"),
+        (message[:-1], 1e6, SessionExpired, "session is past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES"),
+        (over[:-1] + b"?", NOW, SessionExpired, "session is past REJECT_AFTER_TIME or REJECT_AFTER_MESSAGES"),
+        (message[:-1], NOW, AuthenticationFailed, "counter was received before, or is too old to know"),
+        (message[:8] + b"\6" + message[9:], NOW, AuthenticationFailed, "tag does not verify"),
+    ):
+        with pytest.raises(error) as caught:
+            responder.open(refused, now)
+        assert str(caught.value) == why
+    assert responder.highest_received == 7
+
+
+def test_a_shared_window_is_one_window() -> None:
+    initiator, responder = pair()
+    heir = Session.restore(responder.export())
+    heir.inherit_window(responder)
+    message = initiator.seal(b"datagram", NOW)
+    assert heir.open(message, NOW) == b"datagram"
+    assert responder.highest_received == 0
+    with pytest.raises(AuthenticationFailed):
+        responder.open(message, NOW)
 
 
 def test_rekey_is_the_initiators() -> None:
