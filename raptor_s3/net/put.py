@@ -5,8 +5,8 @@ Invariant: whoever waits for a put is told once.
 
 from __future__ import annotations
 
-import os
 from binascii import b2a_base64
+from os import urandom
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.net import clock
@@ -25,7 +25,7 @@ _BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 
 def new_transfer_id() -> str:
     """A fresh 128-bit transfer id: 22 base64url letters (DESIGN 3.2)."""
-    return b2a_base64(os.urandom(16))[:22].translate(_BASE64URL).decode()
+    return b2a_base64(urandom(16)).translate(_BASE64URL, b"=\n").decode()
 
 
 class Put:

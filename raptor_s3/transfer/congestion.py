@@ -201,7 +201,8 @@ class RateController:
 
     def on_lone_datagram(self, size_bytes: int, sent_at: float, now: float) -> None:
         """One left when nothing was in flight or waiting, and was answered: all that the other calls come to then."""
-        if self.idle_at >= self._sent_at:
+        phase = self.phase
+        if (self._history or (phase is not _CRUISE and phase is not _STARTUP)) and self.idle_at >= self._sent_at:
             self._begin_busy_period()
         self._round_sent += size_bytes
         self._sent_at = self.idle_at = sent_at
