@@ -150,13 +150,14 @@ class Link:
             return False
         if self._company or self._unsent or now < self._resumes_at:
             return False
-        going = lone.lone_put(self.sender, put.request, put.started_at, now)
-        if going is None:
+        datagram = lone.lone_datagram(self.sender, put.request, put.started_at, now)
+        if datagram is None:
             return False
-        put.lone, put.sealer = going, sealer
+        put.size_bytes, put.sealer, put.sent_at = len(datagram), sealer, now
+        put.due = now + self.sender.path.rtt.timeout_s
         self.lone = put  # before it leaves: who is interrupted then has to take it back
         try:
-            is_sent = socket.send(sealer.seal(going.datagram, now))
+            is_sent = socket.send(sealer.seal(datagram, now))
         except (OSError, WireGuardError):
             is_sent = False
         if not is_sent:
@@ -173,15 +174,15 @@ class Link:
             if not put.is_built:
                 put.build(self._transfer(put.request, put.started_at))
             self.puts[put.request.object_id] = put
-            lone.go_on(put.lone, put.transfer, self.sender)
+            lone.go_on(self.sender, put.transfer, put.sent_at)
             self.lone = None
 
     def _confirm_alone(self, put: Put, state: TransferState, now: float) -> bool:
         """Whether this state is all that the lone put has waited for. Its own thread leads: nobody has to be told."""
         if state.type is not _COMPLETE or state.sbn:
             return False
-        rtt_s = lone.confirm(put.lone, self.sender, now)
-        put.result = PutOutcome(state.fields or {}, TransferStats(1, 1, rtt_s=rtt_s))
+        lone.confirm(self.sender, put.size_bytes, put.sent_at, now)
+        put.result = PutOutcome(state.fields or {}, TransferStats(1, 1, rtt_s=now - put.sent_at))
         self.lone = None
         put.is_done = True
         return True
@@ -191,7 +192,7 @@ class Link:
     def next_deadline(self, now: float) -> float:
         """When `pump` has something to do, if nothing comes in before."""
         if self.lone is not None:
-            return self.lone.lone.due
+            return self.lone.due
         if now < self._resumes_at:
             return self._resumes_at
         due = self.sender.get_timer()
@@ -487,7 +488,7 @@ class Link:
                 break
         if self.sender.ended:
             self._end(now)
-        if self.lone is not None and now >= self.lone.lone.due:
+        if self.lone is not None and now >= self.lone.due:
             self._join()
         return count
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from raptor_s3.net.channel import Sealer
-    from raptor_s3.transfer.lone import LonePut
     from raptor_s3.transfer.outgoing import OutgoingTransfer
     from raptor_s3.transfer.plan import PutRequest
 
@@ -31,12 +30,14 @@ def new_transfer_id() -> str:
 class Put:
     """What was called for at `started_at`. `transfer` changes when the object is sent again in smaller datagrams.
 
-    There is none before the put `is_built`: one that goes alone (`transfer.lone`) needs none.
+    There is none before the put `is_built`: one that goes alone (`transfer.lone`) needs none, but a size, and two times.
     """
 
     transfer: OutgoingTransfer
     is_built = False
-    lone: LonePut
+    size_bytes: int
+    sent_at: float
+    due: float
     result: PutOutcome | None = None  # of one that went alone
     is_done = False
     error: Exception | None = None

@@ -1,8 +1,8 @@
 """A put of one symbol that has the path to itself: what most puts are, without what the others need.
 
-    lone_put(sender, request, started_at, now) -> its datagram, which leaves at once
-    confirm(lone, sender, now)                 when state 3 comes in answer to it
-    go_on(lone, transfer, sender)              when anything else happens: a timer, another put, another state
+    lone_datagram(sender, request, started_at, now)    to be sent at once
+    confirm(sender, size_bytes, sent_at, now)          when state 3 comes in answer to it
+    go_on(sender, transfer, sent_at)                   when anything else happens: a timer, another put, another state
 
 The last has an OutgoingTransfer take over, the one that it would have been: the same decisions are taken once more, as of the
 time when the datagram left. So nothing but the usual ending is written twice.
@@ -18,13 +18,14 @@ from raptor_s3.codec import DegreeTable
 from raptor_s3.transfer.deadline import plan_deadline
 from raptor_s3.transfer.loss import SINGLE_BELOW
 from raptor_s3.transfer.outcome import Confirm
-from raptor_s3.transfer.outgoing import UNKNOWN_SETTLE_SHARE, OutgoingTransfer
+from raptor_s3.transfer.outgoing import UNKNOWN_SETTLE_SHARE
 from raptor_s3.transfer.pacing import WIRE_OVERHEAD
 from raptor_s3.transfer.plan import cut_object
 from raptor_s3.wire.datagram import FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR
 from raptor_s3.wire.put_header import TIME_TO_LIVE, build_put_header
 
 if TYPE_CHECKING:
+    from raptor_s3.transfer.outgoing import OutgoingTransfer
     from raptor_s3.transfer.plan import PutRequest
     from raptor_s3.transfer.sender import Sender
 
@@ -38,23 +39,10 @@ _RFC6330: Final = DegreeTable.RFC6330
 _FLAGS: Final = FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR
 
 
-class LonePut:
-    """`datagram` left at `sent_at`; nothing needs to be done before `due`."""
+def lone_datagram(sender: Sender, request: PutRequest, started_at: float, now: float) -> bytes | None:
+    """All of a put that was called for at `started_at`, to leave at `now`; None where it takes more, or has to wait.
 
-    __slots__ = ("datagram", "due", "request", "sent_at", "started_at")
-
-    def __init__(self, request: PutRequest, datagram: bytes, started_at: float, sent_at: float, due: float) -> None:
-        self.request = request
-        self.datagram = datagram
-        self.started_at = started_at
-        self.sent_at = sent_at
-        self.due = due
-
-
-def lone_put(sender: Sender, request: PutRequest, started_at: float, now: float) -> LonePut | None:
-    """A put that was called for at `started_at`, to leave at `now`; None where it needs more than one datagram, or has to wait.
-
-    Raises ValueError for what can't be sent.
+    Nothing needs to be done then for a retransmission timeout. Raises ValueError for what can't be sent.
     """
     object_id, fields, body, timeout_s, confirm, overhead, max_datagram, degree_table = request
     path = sender.path
@@ -81,23 +69,20 @@ def lone_put(sender: Sender, request: PutRequest, started_at: float, now: float)
     cut = cut_object(len(header) + len(body), len(encoded_id), flags, max_datagram)
     if cut.block_symbols != _ONE_SYMBOL or not sender.has_room(cut.datagram_size + WIRE_OVERHEAD, now):
         return None
-    datagram = b"".join((_LENGTHS[len(encoded_id)], encoded_id, cut.tail, _FIRST_SYMBOL, header, body))
-    return LonePut(request, datagram, started_at, now, now + timer_s)
+    return b"".join((_LENGTHS[len(encoded_id)], encoded_id, cut.tail, _FIRST_SYMBOL, header, body))
 
 
-def confirm(lone: LonePut, sender: Sender, now: float) -> float:
-    """State 3 has come, set off by its datagram: the estimates learn what a transfer would have taught them. The round trip."""
-    path, sent_at = sender.path, lone.sent_at
-    rtt_s = now - sent_at
+def confirm(sender: Sender, size_bytes: int, sent_at: float, now: float) -> None:
+    """State 3 has come, set off by the datagram of so many octets: the estimates learn what a transfer would have taught them."""
+    path, rtt_s = sender.path, now - sent_at
     path.rtt.sample(rtt_s, now)
     path.confirmation.sample(rtt_s, now)
     path.loss.count(1, 1)
-    sender.controller.on_lone_datagram(len(lone.datagram) + WIRE_OVERHEAD, sent_at, now)
-    return rtt_s
+    sender.controller.on_lone_datagram(size_bytes + WIRE_OVERHEAD, sent_at, now)
 
 
-def go_on(lone: LonePut, transfer: OutgoingTransfer, sender: Sender) -> None:
-    """`transfer`, built of the same request, takes over: its first datagram has left, as the lone put's."""
+def go_on(sender: Sender, transfer: OutgoingTransfer, sent_at: float) -> None:
+    """`transfer`, built of the same request, takes over: its first datagram left at `sent_at`. Can be done twice."""
     if not sender:
         sender.add(transfer)
-    sender.next_run(lone.sent_at)
+    sender.next_run(sent_at)

@@ -120,7 +120,12 @@ def test_it_goes_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the tests of this file would be of something else."""
     confirmed: list[float] = []
     confirm = lone.confirm
-    monkeypatch.setattr(lone, "confirm", lambda *arguments: confirmed.append(confirm(*arguments)) or confirmed[-1])
+
+    def note(*arguments: Any) -> None:
+        confirm(*arguments)
+        confirmed.append(arguments[-1])
+
+    monkeypatch.setattr(lone, "confirm", note)
     for _ in range(3):
         put(engine, "k", os.urandom(1000))
     assert len(confirmed) == 3

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +31,16 @@ CONFIRMED = Ending.CONFIRMED
 ANSWERS = [StateType.COMPLETE, StateType.COMPLETE, StateType.COMPLETE, *StateType]
 
 
+class Alone(NamedTuple):
+    """As the caller keeps it."""
+
+    request: PutRequest
+    started_at: float
+    sent_at: float
+    due: float
+    size_bytes: int
+
+
 class Way:
     """One sender and what it does in a play of puts; `alone`: puts go alone where they can."""
 
@@ -41,17 +51,17 @@ class Way:
         self.sender = Sender(self.now, cap=cap, learned=learned)
         self.sent: list[tuple[float, bytes]] = []
         self.ended: list[tuple[str, Any, Any, TransferStats]] = []
-        self.lone: lone.LonePut | None = None
+        self.lone: Alone | None = None
         self.were_alone = 0
         self.names = 0
 
     def begin(self, request: PutRequest, started_at: float) -> None:
-        going = None
+        datagram = None
         if self.alone and self.lone is None and not self.sender:
-            going = lone.lone_put(self.sender, request, started_at, self.now)
-        if going is not None:
-            self.lone = going
-            self.sent.append((self.now, going.datagram))
+            datagram = lone.lone_datagram(self.sender, request, started_at, self.now)
+        if datagram is not None:
+            self.lone = Alone(request, started_at, self.now, self.now + self.sender.path.rtt.timeout_s, len(datagram))
+            self.sent.append((self.now, datagram))
             return
         self.join()
         self.sender.add(OutgoingTransfer(request, started_at, self.sender.path))
@@ -60,7 +70,7 @@ class Way:
     def join(self) -> None:
         if self.lone is not None:
             going, self.lone = self.lone, None
-            lone.go_on(going, OutgoingTransfer(going.request, going.started_at, self.sender.path), self.sender)
+            lone.go_on(self.sender, OutgoingTransfer(going.request, going.started_at, self.sender.path), going.sent_at)
 
     def flush(self) -> None:
         while (item := self.sender.next_run(self.now)) is not None:
@@ -81,7 +91,8 @@ class Way:
             if state.type is StateType.COMPLETE and not state.sbn and not is_late:
                 self.lone = None
                 self.were_alone += 1
-                stats = TransferStats(1, 1, rtt_s=lone.confirm(going, self.sender, self.now))
+                lone.confirm(self.sender, going.size_bytes, going.sent_at, self.now)
+                stats = TransferStats(1, 1, rtt_s=self.now - going.sent_at)
                 self.ended.append((state.object_id, CONFIRMED, state.fields or {}, stats))
                 return
             self.join()
