@@ -277,7 +277,7 @@ class Engine:
 
     def _wait_and_receive(self, link: Link, own: Put | None) -> None:
         readiness = self._readiness
-        if readiness is None or link.descriptor != self._watched:
+        if readiness is None or link.route.descriptor != self._watched:
             readiness = self._ready(link)
         now = clock.now()
         due = link.next_deadline(now)
@@ -285,7 +285,7 @@ class Engine:
             self._polling_until = due
             self._lock.release()
             try:
-                readiness.wait(due - now if due - now < _MAX_WAIT_S else _MAX_WAIT_S, writable=link.is_blocked)
+                readiness.wait(due - now if due - now < _MAX_WAIT_S else _MAX_WAIT_S, writable=link.route.is_blocked)
             finally:
                 self._lock.acquire()
                 self._polling_until = 0.0
@@ -337,7 +337,7 @@ class Engine:
         if (
             self._polling_until > now
             and self._readiness is not None
-            and (link.next_deadline(now) < self._polling_until or link.descriptor != self._watched)
+            and (link.next_deadline(now) < self._polling_until or link.route.descriptor != self._watched)
         ):
             self._polling_until = 0.0
             self._readiness.wake()
@@ -347,7 +347,7 @@ class Engine:
     def _ready(self, link: Link) -> Readiness:
         if self._readiness is None:
             self._readiness = Readiness()
-        descriptor = link.descriptor
+        descriptor = link.route.descriptor
         if descriptor != self._watched:
             self._readiness.watch(descriptor)
             self._watched = descriptor
@@ -398,7 +398,7 @@ class Engine:
 
     def _open(self) -> Link:
         link = self._link
-        if link is not None and not link.wants_addresses and not self._is_closing:
+        if link is not None and not link.route.wants_addresses and not self._is_closing:
             return link
         called_at = clock.now()
         with self._open_lock:
@@ -410,10 +410,10 @@ class Engine:
                 if self._link is None:
                     addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
                     self._link = Link(settings, self._channel(), addresses, clock.now())
-                elif self._link.wants_addresses:
+                elif self._link.route.wants_addresses:
                     addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
                     with self._lock:
-                        self._link.set_addresses(addresses)
+                        self._link.route.set_addresses(addresses)
             except OSError as error:
                 self._lookup_failed_at = clock.now()
                 self._lookup_error = f"{settings.url}: {error.strerror or error}"

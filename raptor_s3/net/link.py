@@ -2,6 +2,9 @@
 
     add(put) -> pump(now) -> [wait until next_deadline(now), or the socket is ready] -> receive(now) -> pump(now) ... -> `ended`
 
+A small put that has all this to itself is sent by `send_alone` instead, and is done with the answer; it joins the others as soon as there
+are any, or anything is to be done about it.
+
 Invariants: a put that is in `ended` sends nothing any more; one that ended with HandshakeTimeout never sent a datagram.
 Whatever goes wrong here, one that has sent ends by a final state, an acknowledged cancel, or its timeout (`fail`).
 """
@@ -17,7 +20,8 @@ from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, Tra
 from raptor_s3.net import memory
 from raptor_s3.net.memory import DATAGRAM_SIZES
 from raptor_s3.net.put import Put, new_transfer_id
-from raptor_s3.net.udp import MessageTooLong, Socket
+from raptor_s3.net.route import Route
+from raptor_s3.net.udp import MessageTooLong
 from raptor_s3.transfer import lone
 from raptor_s3.transfer.outcome import Ending, PutOutcome, TransferStats, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer
@@ -61,11 +65,7 @@ class Link:
         self.max_datagram = memory.parse_max_datagram(record)
         self.ended: list[Put] = []
         self.malformed = 0
-        self.is_blocked = False
-        """The kernel had no room: wait until the socket can be written."""
-        self._addresses = addresses
-        self._address_index = -1
-        self._socket: Socket | None = None
+        self.route = Route(settings.url, addresses)
         self._waits_for_session = True
         self.puts: dict[str, Put] = {}
         """By object id, those that are under way."""
@@ -75,17 +75,10 @@ class Link:
         self._arena = bytearray(_ARENA_BYTES)
         self._sealed = bytearray(_ARENA_BYTES + 64 * 64)
         self._sealed_view = memoryview(self._sealed)
-        self._unsent = memoryview(b"")
-        self._unsent_size = 0
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._buffer_view = memoryview(self._buffer)
-        self.descriptor = -1
-        """Of the socket; it changes when the endpoint's next address is tried."""
-        self.wants_addresses = False
-        """Nobody answered: the endpoint may have moved."""
         self._resumes_at = 0.0
         channel.is_committed = lambda: self.lone is not None or any(put.has_sent for put in self.puts.values())
-        self._next_address()
 
     # Puts
 
@@ -108,7 +101,7 @@ class Link:
 
     def add(self, put: Put, now: float) -> None:
         """Raises TransferCancelled when the link is closed, ValueError for what can't be sent, or an object id that is in use."""
-        if self._socket is None:
+        if self.route.socket is None:
             raise TransferCancelled("the engine was closed before anything was sent")
         if not put.is_built:
             put.build(self._transfer(put.request, put.started_at))
@@ -129,26 +122,24 @@ class Link:
         """The caller does not wait any more: tell the receiver, once, and forget the put."""
         if self.lone is put:
             self._join()
-        if not put.is_built:
-            return
-        if self.puts.get(put.transfer.object_id) is not put:
+        if not put.is_built or self.puts.get(put.transfer.object_id) is not put:
             return
         del self.puts[put.transfer.object_id]
         put.transfer.cancel(now)
         if put.transfer.wants_cancel and put.sealer is not None:
             with contextlib.suppress(OSError, RaptorError):
-                self._send(put.sealer.seal(put.transfer.take_cancel(now), now))
+                self.route.send(put.sealer.seal(put.transfer.take_cancel(now), now))
         self.sender.drop(put.transfer)
 
     # A put that is alone
 
     def send_alone(self, put: Put, now: float) -> bool:
         """Send a put of one datagram that has nothing to wait for, and need not wait. False: `add` it, nothing has left."""
-        channel, socket = self.channel, self._socket
+        channel, socket = self.channel, self.route.socket
         sealer = channel.fresh
         if put.is_built or self.puts or now >= channel.fresh_until or sealer is None or socket is None:
             return False
-        if self._company or self._unsent or now < self._resumes_at:
+        if self._company or self.route.unsent or now < self._resumes_at:
             return False
         datagram = lone.lone_datagram(self.sender, put.request, put.started_at, now)
         if datagram is None:
@@ -198,7 +189,7 @@ class Link:
         due = self.sender.get_timer()
         if self.channel.is_handshaking:
             due = min(due, self.channel.get_timer(), self._handshake_ends_at)
-        if self._unsent:
+        if self.route.unsent:
             return min(due, now + RETRY_SEND_S)
         if self.sender.has_queue and not self._waits_for_session:
             return min(due, self.sender.next_send_at(now))
@@ -221,7 +212,7 @@ class Link:
                     self._shake_hands(now, sealer)
                     sealer = channel.acquire(now)
             self._waits_for_session = sealer is None
-            if sender.has_work or self._unsent:
+            if sender.has_work or self.route.unsent:
                 self._flush(sealer, now)
         if sender.ended:
             self._end(now)
@@ -305,21 +296,21 @@ class Link:
             channel.abandon_handshake()
             if sealer is None:
                 self._fail_unstarted("no handshake response")
-                self._next_address()
-                self.wants_addresses = True
+                self.route.next_address()
+                self.route.wants_addresses = True
             return
         if sealer is None:
             for put in self.puts.values():
                 put.transfer.stats.handshake = True
         was_handshaking = channel.is_handshaking
         message = channel.handshake(now)
-        if message is not None and was_handshaking and sealer is None and len(self._addresses) > 1:
-            self._next_address()  # the one before did not answer the last initiation
+        if message is not None and was_handshaking and sealer is None and self.route.has_choice:
+            self.route.next_address()  # the one before did not answer the last initiation
         if message is None:
             message = channel.repetition(now)
         if message is not None:
             try:
-                self._send(message)
+                self.route.send(message)
             except OSError as error:
                 self._trouble(error, now)
         if channel.renewed:
@@ -363,15 +354,15 @@ class Link:
     # Sending
 
     def _flush(self, sealer: Sealer | None, now: float) -> None:
-        sender = self.sender
+        sender, route = self.sender, self.route
         try:
-            if self._unsent and not self._send_rest():
+            if route.unsent and not route.send_rest():
                 return
             for transfer in sender.take_cancels() if sender.has_cancels else ():
                 put = self.puts.get(transfer.object_id)
                 if put is not None and put.sealer is not None:
                     try:
-                        self._send(put.sealer.seal(transfer.take_cancel(now), now))
+                        route.send(put.sealer.seal(transfer.take_cancel(now), now))
                     except WireGuardError:  # repeated on its timer
                         self._replace_session(put, sealer, now)
             while sealer is not None and (item := sender.next_run(now)) is not None:
@@ -388,16 +379,17 @@ class Link:
                         return  # the next pump finds another
                     continue
                 try:
-                    if run.length == 1 and self._socket is not None and self._socket.send(self._sealed_view[:length]):
+                    message = self._sealed_view[:length]
+                    if run.length == 1 and route.socket is not None and route.socket.send(message):
                         continue
-                    if not self._train(length, size + self.channel.overhead):
+                    if not route.send_train(message, size + self.channel.overhead):
                         return
                 except MessageTooLong:
                     self._shorten(put, now, is_unsent=transfer.count_sent().datagrams_sent <= run.length)
         except OSError as error:
             self._trouble(error, now)
         finally:
-            if self._socket is not None and self._socket.was_refused:
+            if route.socket is not None and route.socket.was_refused:
                 self._heed_refusal(now)
 
     def _replace_session(self, put: Put, sealer: Sealer | None, now: float) -> bool:
@@ -408,24 +400,6 @@ class Link:
         if sealer is not None:
             self.channel.suspect(sealer, now)
         return False
-
-    def _train(self, length: int, size: int) -> bool:
-        self._unsent_size = size
-        self._unsent = self._sealed_view[:length]
-        return self._send_rest()
-
-    def _send_rest(self) -> bool:
-        train, self._unsent = self._unsent, self._unsent[:0]
-        if self._socket is None:
-            return True
-        sent = self._socket.send_train(train, self._unsent_size)
-        self._unsent = train[sent:]
-        self.is_blocked = bool(self._unsent)
-        return not self.is_blocked
-
-    def _send(self, message: bytes) -> None:
-        if self._socket is not None:
-            self._socket.send(message)
 
     def _shorten(self, put: Put, now: float, *, is_unsent: bool = False) -> None:
         """The path does not take datagrams of this size: smaller ones from now on, and for this put too.
@@ -465,11 +439,12 @@ class Link:
 
         `is_late`: they may have waited here for long, and tell no round trip.
         """
-        if self._socket is None:
+        socket = self.route.socket
+        if socket is None:
             return 0
         if is_late and self.channel.is_handshaking:
             self.channel.handshake_was_left()
-        receive_into, buffer, view = self._socket.receive_into, self._buffer, self._buffer_view
+        receive_into, buffer, view = socket.receive_into, self._buffer, self._buffer_view
         put, count = self.lone, 0
         while count < limit:
             try:
@@ -513,8 +488,8 @@ class Link:
     # Trouble
 
     def _heed_refusal(self, now: float) -> None:
-        if self._socket is not None:
-            self._socket.was_refused = False
+        if self.route.socket is not None:
+            self.route.socket.was_refused = False
         self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
 
     def _trouble(self, error: OSError, now: float) -> None:
@@ -528,35 +503,8 @@ class Link:
             # Whoever listens there now has none of our keys: puts that have not begun shake hands first.
             self.channel.suspect(sealer, now)
             return
-        self.wants_addresses = True
-        self._next_address()
-
-    def _next_address(self) -> None:
-        """Open a socket to the next of the endpoint's addresses. Sessions survive that: the peer follows (roaming)."""
-        for _ in self._addresses:
-            self._address_index = (self._address_index + 1) % len(self._addresses)
-            try:
-                opened = Socket(self._addresses[self._address_index])
-            except OSError as error:
-                _log.debug("%s: %s", self.settings.url, error)
-                continue
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = opened
-            self.descriptor = opened.fileno()
-            self._unsent = self._unsent[:0]
-            self.is_blocked = False
-            return
-        if self._socket is None:
-            raise OSError("no way to the endpoint")
-
-    def set_addresses(self, addresses: list[Address]) -> None:
-        """The endpoint's name was looked up again."""
-        self.wants_addresses = False
-        if addresses != self._addresses:
-            self._addresses = addresses
-            self._address_index = -1
-            self._next_address()
+        self.route.wants_addresses = True
+        self.route.next_address()
 
     def save(self) -> None:
         """Keep what was learned and received for the next process."""
@@ -564,6 +512,4 @@ class Link:
         self.channel.save_learned(memory.build(self.sender.learned, self.max_datagram))
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self.route.close()

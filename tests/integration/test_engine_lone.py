@@ -206,9 +206,9 @@ def test_garbage_is_ignored(responder: Responder, engine: Engine) -> None:
     thread = InThread(engine, "k", b"x" * 500)
     wait_until(lambda: "k" in held.ready)
     link = link_of(engine)
-    assert link._socket is not None
+    assert link.route.socket is not None
     for message in (b"", b"\x04", os.urandom(100), b"\x04\0\0\0" + os.urandom(60), b"\x02\0\0\0" + bytes(88)):
-        responder._send(message, link._socket.local_address())
+        responder._send(message, link.route.socket.local_address())
     wait_until(lambda: link.malformed >= 5)
     held.answer("k")
     thread.end()
@@ -232,7 +232,7 @@ def test_close_ends_it(responder: Responder, engine: Engine, is_answered: bool) 
 def test_a_datagram_that_can_not_leave_goes_the_usual_way(
     responder: Responder, engine: Engine, error: OSError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    socket: Any = link_of(engine)._socket
+    socket: Any = link_of(engine).route.socket
     send, failures = socket.send, iter([error])
 
     def send_later(message: bytes) -> bool:

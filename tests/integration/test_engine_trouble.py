@@ -293,7 +293,7 @@ def test_datagrams_that_do_not_fit_get_smaller(responder: Responder, engine: Eng
     put(engine, "warm", b"1")
     link = engine._link
     assert link is not None
-    link._socket = picky = PickySocket(link._socket, mtu=700)  # type: ignore[assignment]
+    link.route.socket = picky = PickySocket(link.route.socket, mtu=700)  # type: ignore[assignment]
     body = os.urandom(size)
     put(engine, "k", body)
     assert responder.objects[("bucket", "k")] == [body]
@@ -306,7 +306,7 @@ def test_a_full_socket_buffer_only_delays(responder: Responder, engine: Engine) 
     put(engine, "warm", b"1")
     link = engine._link
     assert link is not None
-    link._socket = PickySocket(link._socket, refuse_every=3)  # type: ignore[assignment]
+    link.route.socket = PickySocket(link.route.socket, refuse_every=3)  # type: ignore[assignment]
     body = os.urandom(200_000)
     put(engine, "k", body)
     assert responder.objects[("bucket", "k")] == [body]

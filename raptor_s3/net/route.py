@@ -1,0 +1,93 @@
+"""The way to an endpoint: its addresses by turns, the socket to the present one, and what the kernel has no room for yet.
+
+Sessions survive a change of address: the peer follows (roaming). A datagram that waits when that happens is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from raptor_s3.net.udp import Socket
+
+if TYPE_CHECKING:
+    from raptor_s3.net.udp import Address
+
+_log = logging.getLogger(__name__)
+
+
+class Route:
+    """`socket` is None once it is closed; `descriptor` is its own, and changes with the address."""
+
+    def __init__(self, url: str, addresses: list[Address]) -> None:
+        """Raises OSError when there is no way to any of the addresses."""
+        self._url = url
+        self._addresses = addresses
+        self._index = -1
+        self.socket: Socket | None = None
+        self.descriptor = -1
+        self.unsent = memoryview(b"")
+        """The rest of a train."""
+        self._unsent_size = 0
+        self.is_blocked = False
+        """The kernel had no room: wait until the socket can be written."""
+        self.wants_addresses = False
+        """Nobody answered: the endpoint may have moved."""
+        self.next_address()
+
+    @property
+    def has_choice(self) -> bool:
+        return len(self._addresses) > 1
+
+    def next_address(self) -> None:
+        """Open a socket to the next of the addresses, if there is a way to any of them."""
+        for _ in self._addresses:
+            self._index = (self._index + 1) % len(self._addresses)
+            try:
+                opened = Socket(self._addresses[self._index])
+            except OSError as error:
+                _log.debug("%s: %s", self._url, error)
+                continue
+            if self.socket is not None:
+                self.socket.close()
+            self.socket = opened
+            self.descriptor = opened.fileno()
+            self.unsent = self.unsent[:0]
+            self.is_blocked = False
+            return
+        if self.socket is None:
+            raise OSError("no way to the endpoint")
+
+    def set_addresses(self, addresses: list[Address]) -> None:
+        """The endpoint's name was looked up again."""
+        self.wants_addresses = False
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._index = -1
+            self.next_address()
+
+    def send(self, message: bytes) -> None:
+        """One datagram; lost where there is no room. Raises as Socket.send does."""
+        if self.socket is not None:
+            self.socket.send(message)
+
+    def send_train(self, train: memoryview, size: int) -> bool:
+        """Equal datagrams of `size` octets, back to back; `train` must not change before all have left. False: some are `unsent`."""
+        self._unsent_size = size
+        self.unsent = train
+        return self.send_rest()
+
+    def send_rest(self) -> bool:
+        """Go on with the train."""
+        train, self.unsent = self.unsent, self.unsent[:0]
+        if self.socket is None:
+            return True
+        sent = self.socket.send_train(train, self._unsent_size)
+        self.unsent = train[sent:]
+        self.is_blocked = bool(self.unsent)
+        return not self.is_blocked
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
