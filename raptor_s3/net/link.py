@@ -2,8 +2,8 @@
 
     add(put) -> pump(now) -> [wait until next_deadline(now), or the socket is ready] -> receive(now) -> pump(now) ... -> `ended`
 
-A small put that has all this to itself is sent by `send_alone` instead, and is done with the answer; it joins the others as soon as there
-are any, or anything is to be done about it.
+A small put that has all this to itself is sent by `send_alone` instead, and is done with the answer; it joins the others as
+soon as there are any, or anything is to be done about it.
 
 Invariants: a put that is in `ended` sends nothing any more; one that ended with HandshakeTimeout never sent a datagram.
 Whatever goes wrong here, one that has sent ends by a final state, an acknowledged cancel, or its timeout (`fail`).

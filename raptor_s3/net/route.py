@@ -72,7 +72,7 @@ class Route:
             self.socket.send(message)
 
     def send_train(self, train: memoryview, size: int) -> bool:
-        """Equal datagrams of `size` octets, back to back; `train` must not change before all have left. False: some are `unsent`."""
+        """Equal datagrams of `size` octets, back to back; `train` may not change before all have left. False: some `unsent`."""
         self._unsent_size = size
         self.unsent = train
         return self.send_rest()

@@ -5,7 +5,7 @@
     u32  local index                     u32  remote index
     f64  created at (`clock.now`)        u8   is initiator
     u32  CRC-32 of all that
-    u64  next counter                    i64  highest received counter      u32  CRC-32 of these two
+    u64  next counter                    u64  highest received counter + 1  u32  CRC-32 of these two
 
 All little-endian. The second part is overwritten in place (one small `pwrite`), under the lock. No fsync anywhere: a
 crash of the process loses nothing that was written, and after a crash of the machine the boot id has changed, so the
@@ -26,10 +26,10 @@ from raptor_s3.wireguard.session import SessionState
 if TYPE_CHECKING:
     from typing import Self
 
-_MAGIC: Final = b"raptorS1"
+_MAGIC: Final = b"raptorS2"
 _KEYS: Final = struct.Struct("<8s16s32s32s32sIId?")
 _CRC: Final = struct.Struct("<I")
-_COUNTERS: Final = struct.Struct("<Qq")
+_COUNTERS: Final = struct.Struct("<QQ")
 
 COUNTERS_OFFSET: Final = _KEYS.size + _CRC.size
 COUNTERS_SIZE: Final = _COUNTERS.size + _CRC.size
@@ -37,13 +37,13 @@ SIZE: Final = COUNTERS_OFFSET + COUNTERS_SIZE
 
 
 class Counters(NamedTuple):
-    """The part that changes. `next`: the first counter that nobody has reserved."""
+    """The part that changes. `next`: the first counter that nobody has reserved; `highest_received` is -1 when none has come."""
 
     next: int
     highest_received: int
 
     def build(self) -> bytes:
-        body = _COUNTERS.pack(*self)
+        body = _COUNTERS.pack(self.next, self.highest_received + 1)
         return body + _CRC.pack(crc32(body))
 
     @classmethod
@@ -51,7 +51,8 @@ class Counters(NamedTuple):
         """The counters, None if they are damaged."""
         if len(data) != COUNTERS_SIZE or crc32(data[: _COUNTERS.size]) != _CRC.unpack_from(data, _COUNTERS.size)[0]:
             return None
-        return cls(*_COUNTERS.unpack_from(data))
+        next_counter, first_fresh = _COUNTERS.unpack_from(data)
+        return cls(next_counter, first_fresh - 1)
 
 
 def build(state: SessionState) -> bytes:

@@ -434,6 +434,12 @@ def test_used_up_counters(pair: Pair, directory: Path) -> None:
         session.seal(b"x", pair.clock)
 
 
+@pytest.mark.parametrize("highest", [-1, 0, 2**63 - 1, 2**63, REJECT_AFTER_MESSAGES - 1])
+def test_any_counter_that_a_peer_may_use_can_be_stored(highest: int) -> None:
+    counters = session_file.Counters(7, highest)
+    assert session_file.Counters.parse(counters.build()) == counters
+
+
 def test_endpoint_ids() -> None:
     one = endpoint_id("gateway.example.com", 51820, b"\xff" * 32, b"\xfe" * 32)
     assert one == endpoint_id("gateway.example.com", 51820, b"\xff" * 32, b"\xfe" * 32)
