@@ -104,7 +104,10 @@ class CollectedTransfer:
         self.sbn = self.esi = 0
         self.highest = [-1] * datagram.oti.source_blocks
         self.completed_by = [-1] * datagram.oti.source_blocks  # ESI
-        self.decoder: ObjectDecoder | None = ObjectDecoder(datagram.oti, datagram.degree_table)  # None: being written
+        self.decoder: ObjectDecoder | None = None
+        """None: being written. An object that is its only symbol needs none before, either."""
+        if datagram.esi or datagram.oti.source_symbols > 1:
+            self.decoder = ObjectDecoder(datagram.oti, datagram.degree_table)
 
     @property
     def has_put_header(self) -> bool:

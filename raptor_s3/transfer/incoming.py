@@ -112,6 +112,8 @@ class Collector:
             transfer = self._open(key, datagram, now)
             if transfer is None:
                 return _NOTHING
+            if transfer.decoder is None:
+                return self._take_whole(transfer, datagram, origin, now)
         elif transfer.oti != datagram.oti or transfer.flags != datagram.flags & ~FLAG_CANCEL:
             self.stats.mismatched += 1
             return _NOTHING
@@ -276,11 +278,21 @@ class Collector:
         self._bytes += size
         return True
 
+    def _take_whole(self, transfer: CollectedTransfer, datagram: Datagram, origin: Any, now: float) -> Sequence[Event]:
+        """An object of one source symbol, which is that symbol: there is nothing to decode."""
+        transfer.origin = origin
+        transfer.highest[0] = transfer.completed_by[0] = 0
+        transfer.peer.count(1, 1)
+        return self._deliver(transfer, bytes(memoryview(datagram.symbol)[: transfer.oti.transfer_length]), now)
+
     def _decoded(self, transfer: CollectedTransfer, decoder: ObjectDecoder, now: float) -> Sequence[Event]:
         received = sum(decoder.received(sbn) for sbn in range(transfer.oti.source_blocks))
         transfer.peer.count(sum(transfer.highest) + len(transfer.highest), received)
         transfer.decoder = None
-        data = decoder.data()
+        return self._deliver(transfer, decoder.data(), now)
+
+    def _deliver(self, transfer: CollectedTransfer, data: bytes, now: float) -> Sequence[Event]:
+        """The whole object goes to the host, if it is one, and in time."""
         fields, body, ttl_s = None, memoryview(data), self.limits.path_ttl_s
         if transfer.has_put_header:
             try:

@@ -68,6 +68,36 @@ def test_an_object_becomes_ready_once_with_its_header_and_its_origin() -> None:
         complete(collector, event, 5.2)
 
 
+@pytest.mark.parametrize("flags", [PUT, FLAG_RFC6330_REPAIR])
+def test_an_object_of_one_symbol_is_the_same_from_its_source_symbol_and_from_repair(flags: int) -> None:
+    obj = Object(1000, flags=flags)
+    assert obj.symbols == 1
+    outcomes = []
+    for esi in (0, 3):
+        collector = Collector()
+        event = ready(collector.receive(PEER, obj.datagram(esi), 5.0, "here"))
+        assert bytes(event.body) == obj.body
+        assert not collector.receive(PEER, obj.datagram(7), 5.001, "there")  # more of it, while it is written
+        assert collector.bytes_held > 1000
+        answers = states(complete(collector, event, 5.002))
+        assert [answer.received for answer in answers] == ([1 + esi] if flags == PUT else [0])
+        told = (event.transfer, event.data, event.fields, event.received_at, event.expires_at, event.origin)
+        outcomes.append((told, [answer._replace(received=0) for answer in answers], collector.bytes_held, collector.stats))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_foreign_symbol_longer_than_its_object_is_cut() -> None:
+    oti = ObjectTransmissionInformation(10, 64, 1)
+    event = ready(Collector().receive(PEER, Datagram("path", oti, FLAG_RFC6330_REPAIR, 0, 0, memoryview(bytes(range(64)))), 0.0))
+    assert bytes(event.body) == bytes(range(10))
+
+
+def test_an_empty_object_of_one_symbol() -> None:
+    oti = ObjectTransmissionInformation(0, 4, 1)
+    event = ready(Collector().receive(PEER, Datagram("path", oti, FLAG_RFC6330_REPAIR, 0, 0, bytes(4)), 0.0))
+    assert bytes(event.body) == b""
+
+
 def test_the_answer_goes_to_the_latest_origin() -> None:
     collector, obj = Collector(), Object(5000)
     for esi in range(obj.symbols - 1):
