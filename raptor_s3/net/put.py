@@ -76,7 +76,7 @@ class Put:
         return result
 
     def resolve_future(self) -> None:
-        future = self.future
+        future, self.future = self.future, None  # no circle: body and transfer go with the caller's last reference
         if future is None:
             return
         try:
