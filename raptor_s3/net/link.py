@@ -173,7 +173,10 @@ class Link:
         if state.type is not _COMPLETE or state.sbn:
             return False
         lone.confirm(self.sender, put.size_bytes, put.sent_at, now)
-        put.result = PutOutcome(state.fields or {}, TransferStats(1, 1, rtt_s=now - put.sent_at))
+        stats = TransferStats()
+        stats.datagrams_sent = stats.source_symbols = 1
+        stats.rtt_s = now - put.sent_at
+        put.result = PutOutcome(state.fields or {}, stats)
         self.lone = None
         put.is_done = True
         return True

@@ -39,7 +39,7 @@ class Ending(enum.Enum):
     """Timed out before the first datagram left."""
 
 
-@dataclass(slots=True)
+@dataclass(init=False)  # most puts keep most of the defaults
 class TransferStats:
     """What one put took. Times in seconds."""
 

@@ -5,6 +5,7 @@ estimates, the pacer, the statistics; whether it ends alone or has to go on as o
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from random import Random
 from typing import Any, NamedTuple
 
@@ -92,7 +93,9 @@ class Way:
                 self.lone = None
                 self.were_alone += 1
                 lone.confirm(self.sender, going.size_bytes, going.sent_at, self.now)
-                stats = TransferStats(1, 1, rtt_s=self.now - going.sent_at)
+                stats = TransferStats()
+                stats.datagrams_sent = stats.source_symbols = 1
+                stats.rtt_s = self.now - going.sent_at
                 self.ended.append((state.object_id, CONFIRMED, state.fields or {}, stats))
                 return
             self.join()
@@ -182,7 +185,7 @@ def test_nobody_can_tell_afterwards(seed: int, cap: float | None, learned: Learn
     alone, usual = ways
     assert_close(alone.sent, usual.sent, "sent")
     assert_close(
-        [(*end[:3], _slots(end[3])) for end in alone.ended], [(*end[:3], _slots(end[3])) for end in usual.ended], "ended"
+        [(*end[:3], astuple(end[3])) for end in alone.ended], [(*end[:3], astuple(end[3])) for end in usual.ended], "ended"
     )
     assert_close(known(alone.sender), known(usual.sender), "known")
 
