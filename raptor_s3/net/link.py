@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 DEAD_AFTER: Final = 2
 """Unanswered questions in a row after which the session may be dead: shake hands beside them."""
+BLACK_HOLE_S: Final = 0.1
+"""A gateway that has just begun, or just stalled, may be silent for some timeouts of a short path."""
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
@@ -330,7 +332,8 @@ class Link:
                 elif silences >= DEAD_AFTER <= transfer.silences:
                     self.channel.suspect(sealer, now)
                     sealer = None
-            if put.was_moved and transfer.silences and not transfer.is_heard and transfer.datagram_size > DATAGRAM_SIZES[-1]:
+            is_unheard = transfer.silences and not transfer.is_heard and now - put.moved_at >= BLACK_HOLE_S
+            if is_unheard and transfer.datagram_size > DATAGRAM_SIZES[-1]:
                 # A handshake passes, and what is longer does not (RFC 8899 calls it a black hole).
                 self._shorten(put, now)
         if self.channel.renewed:
@@ -351,7 +354,7 @@ class Link:
 
     def _move(self, put: Put, sealer: Sealer | None, now: float) -> None:
         put.sealer = sealer
-        put.was_moved = True
+        put.moved_at = min(put.moved_at, now)
         self.sender.change_session(put.transfer, now)
 
     # Sending
@@ -430,7 +433,8 @@ class Link:
         transfer = self._transfer(request, now)
         del self.puts[old.object_id]
         self.sender.drop(old)
-        put.shorter = put.was_moved = False
+        put.shorter = False
+        put.moved_at = _NEVER
         put.sealer = None
         put.transfer = transfer
         self.add(put, now)

@@ -45,7 +45,7 @@ class Put:
     sealer: Sealer | None = None
     is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
     shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
-    was_moved = False  # to new keys, because nothing was answered under the old ones
+    moved_at = float("inf")  # first to new keys, because nothing was answered under the old ones
     wake: Any = None  # the lock on which a follower sleeps
     future: Future[PutOutcome] | None = None
 

@@ -329,6 +329,32 @@ def test_full_size_datagrams_that_vanish_are_replaced_by_smaller_ones(responder:
     assert responder.objects[("bucket", f"k{attempt}")] == [body]
 
 
+def test_a_gateway_that_is_slow_after_a_restart_is_no_black_hole(restartable: Restartable) -> None:
+    """It shakes hands at once, and is silent for some timeouts of a path as short as this one."""
+    engine = Engine(restartable.now.settings())
+    for index in range(6):
+        put(engine, f"warm{index}", b"1")
+    restartable.stop()
+    restartable.start()
+    silent_until: list[float] = []
+
+    def drop(message: bytes) -> bool:
+        if message[0] != 4:
+            return False
+        silent_until.append(time.monotonic() + 0.06)
+        return time.monotonic() < silent_until[0]
+
+    restartable.now.drop = drop
+    link = engine._link
+    assert link is not None
+    before, body = link.max_datagram, os.urandom(900)
+    outcome = put(engine, "k", body)
+    assert restartable.now.objects[("bucket", "k")] == [body]
+    assert outcome.stats.timeouts >= 3
+    assert link.max_datagram == before
+    engine.close()
+
+
 def test_the_cap_holds_on_the_wire(responder: Responder) -> None:
     arrivals: list[tuple[float, int]] = []
 
