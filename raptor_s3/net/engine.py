@@ -110,6 +110,7 @@ class Engine:
         self._readiness: Readiness | None = None
         self._watched = -1
         self._leader: Any = None
+        self._leading_thread = 0
         self._polling_until = 0.0
         self._followers: list[Put] = []
         self._pump: threading.Thread | None = None
@@ -163,32 +164,37 @@ class Engine:
                 else:
                     self._follow(put)
         finally:
-            if self._lock._is_owned():
-                self._leave(link, put)
-            else:  # a second interrupt came while the lock was somebody else's
-                with contextlib.suppress(RuntimeError):
-                    threading.Thread(target=self._leave_later, args=(link, put), daemon=True).start()
+            try:
+                if self._lock._is_owned():
+                    self._leave(link, put)
+                else:  # a second interrupt came while the lock was somebody else's
+                    with contextlib.suppress(RuntimeError):
+                        threading.Thread(target=self._leave_later, args=(link, put), daemon=True).start()
+            finally:
+                try:  # noqa: SIM105 - nothing in Python, and no question first: an interrupt may come after either
+                    self._lock.release()
+                except RuntimeError:
+                    pass
         return put.outcome(clock.now())
 
     def _leave(self, link: Link, put: Put) -> None:
-        """The caller of `put` goes away. Releases the lock."""
-        try:
-            if not put.is_done:
-                link.abandon(put, clock.now())
-            if self._leader is None and (self._followers or self._futures):
-                self._hand_over()
-        finally:
-            self._lock.release()
+        """The caller of `put` goes away."""
+        if not put.is_done:
+            link.abandon(put, clock.now())
+        if link.ended:  # the leader was interrupted before it could say so
+            self._tell(link)
+        if self._leader is None and (self._followers or self._futures):
+            self._hand_over()
 
     def _leave_later(self, link: Link, put: Put) -> None:
-        self._lock.acquire()
-        with contextlib.suppress(ValueError):
-            self._followers.remove(put)
-        self._leave(link, put)
+        with self._lock:
+            with contextlib.suppress(ValueError):
+                self._followers.remove(put)
+            self._leave(link, put)
 
     def _refuse_reentry(self) -> None:
-        """A signal handler that has interrupted this very thread in here would use counters twice."""
-        if self._lock._is_owned():
+        """A signal handler that has interrupted this very thread in here would use counters twice, or wait for itself."""
+        if self._lock._is_owned() or (self._leader is not None and self._leading_thread == threading.get_ident()):
             raise RuntimeError("the engine is not reentrant: a signal handler or finalizer can't use it")
 
     def submit(
@@ -260,6 +266,7 @@ class Engine:
 
     def _lead(self, link: Link, put: Put) -> None:
         """Poll for everybody until `put` has ended."""
+        self._leading_thread = threading.get_ident()
         self._leader = put
         try:
             while not put.is_done:
@@ -327,13 +334,7 @@ class Engine:
             except Exception as error:
                 link.fail(error, now)
         if link.ended:
-            ended, link.ended = link.ended, []
-            for put in ended:
-                if put.future is not None:
-                    self._futures -= 1
-                    self._resolvable.put(put)
-                else:
-                    put.wake_up()
+            self._tell(link)
         if (
             self._polling_until > now
             and self._readiness is not None
@@ -343,6 +344,16 @@ class Engine:
             self._readiness.wake()
         if self._is_closing and not link.puts and self._link is link:
             self._shut(link)
+
+    def _tell(self, link: Link) -> None:
+        """Those whose puts have ended."""
+        ended, link.ended = link.ended, []
+        for put in ended:
+            if put.future is not None:
+                self._futures -= 1
+                self._resolvable.put(put)
+            else:
+                put.wake_up()
 
     def _ready(self, link: Link) -> Readiness:
         if self._readiness is None:
@@ -375,6 +386,7 @@ class Engine:
     def _pump_futures(self) -> None:
         with self._lock:
             while (link := self._link) is not None and self._futures and self._leader is None:
+                self._leading_thread = threading.get_ident()
                 self._leader = self
                 try:
                     self._turn(link, None)

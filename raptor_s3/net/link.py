@@ -72,7 +72,10 @@ class Link:
         self.puts: dict[str, Put] = {}
         """By object id, those that are under way."""
         self.lone: Put | None = None
-        """The one that is, as long as it is alone: `puts` is empty then. Whoever else comes in makes it one of them."""
+        """The one that is, as long as it is alone: `puts` is empty then. Whoever else comes in makes it one of them.
+
+        If that was interrupted, it is built already: nothing but to join is to be done about it.
+        """
         self._company = 0
         self._arena = bytearray(_ARENA_BYTES)
         self._sealed = bytearray(_ARENA_BYTES + 64 * 64)
@@ -117,8 +120,11 @@ class Link:
                 self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
             else:
                 self.channel.handshake_was_left()
+        object_id = put.transfer.object_id
+        if object_id in self.puts:
+            raise ValueError("object id is in use")
+        self.puts[object_id] = put
         self.sender.add(put.transfer)
-        self.puts[put.transfer.object_id] = put
 
     def abandon(self, put: Put, now: float) -> None:
         """The caller does not wait any more: tell the receiver, once, and forget the put."""
@@ -137,44 +143,49 @@ class Link:
 
     def send_alone(self, put: Put, now: float) -> bool:
         """Send a put of one datagram that has nothing to wait for, and need not wait. False: `add` it, nothing has left."""
-        channel, socket = self.channel, self.route.socket
-        sealer = channel.fresh
-        if put.is_built or self.puts or now >= channel.fresh_until or sealer is None or socket is None:
-            return False
-        if self._company or self.route.unsent or now < self._resumes_at:
+        channel, route = self.channel, self.route
+        sealer, socket = channel.fresh, route.socket
+        if (
+            put.is_built
+            or self.puts
+            or self.lone is not None
+            or self._company
+            or now >= channel.fresh_until
+            or now < self._resumes_at
+            or route.unsent
+            or sealer is None
+            or socket is None
+        ):
             return False
         datagram = lone.lone_datagram(self.sender, put.request, put.started_at, now)
         if datagram is None:
             return False
-        put.size_bytes, put.sealer, put.sent_at = len(datagram), sealer, now
+        put.datagram, put.sealer, put.sent_at = datagram, sealer, now
         put.due = now + self.sender.path.rtt.timeout_s
         self.lone = put  # before it leaves: who is interrupted then has to take it back
         try:
-            is_sent = socket.send(sealer.seal(datagram, now))
+            if socket.send(sealer.seal(datagram, now)):
+                return True  # if the host has refused an earlier one, it will refuse this one too, and `receive` is told
         except (OSError, WireGuardError):
-            is_sent = False
-        if not is_sent:
-            self.lone = put.sealer = None
-        elif socket.was_refused:
-            self._join()
-            self._heed_refusal(now)
-        return is_sent
+            pass
+        self.lone = put.sealer = None
+        return False
 
     def _join(self) -> None:
         """The lone put becomes one of `puts`. Interrupted, this can be done again."""
         put = self.lone
         if put is not None:
             if not put.is_built:
-                put.build(self._transfer(put.request, put.started_at))
-            self.puts[put.request.object_id] = put
+                put.build(lone.transfer_of(self.sender, put.request, put.started_at, put.datagram))
+            self.puts[put.transfer.object_id] = put
             lone.go_on(self.sender, put.transfer, put.sent_at)
             self.lone = None
 
     def _confirm_alone(self, put: Put, state: TransferState, now: float) -> bool:
         """Whether this state is all that the lone put has waited for. Its own thread leads: nobody has to be told."""
-        if state.type is not _COMPLETE or state.sbn:
+        if state.type is not _COMPLETE or state.sbn or put.is_built:
             return False
-        lone.confirm(self.sender, put.size_bytes, put.sent_at, now)
+        lone.confirm(self.sender, len(put.datagram), put.sent_at, now)
         stats = TransferStats()
         stats.datagrams_sent = stats.source_symbols = 1
         stats.rtt_s = now - put.sent_at
@@ -396,7 +407,8 @@ class Link:
             self._trouble(error, now)
         finally:
             if route.socket is not None and route.socket.was_refused:
-                self._heed_refusal(now)
+                route.socket.was_refused = False
+                self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
 
     def _replace_session(self, put: Put, sealer: Sealer | None, now: float) -> bool:
         """The put's session can't seal any more. False when there is no other yet."""
@@ -448,6 +460,7 @@ class Link:
         """
         socket = self.route.socket
         if socket is None:
+            self._join()
             return 0
         if is_late and self.channel.is_handshaking:
             self.channel.handshake_was_left()
@@ -493,11 +506,6 @@ class Link:
             _log.debug("%s: %s", self.settings.url, error)
 
     # Trouble
-
-    def _heed_refusal(self, now: float) -> None:
-        if self.route.socket is not None:
-            self.route.socket.was_refused = False
-        self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
 
     def _trouble(self, error: OSError, now: float) -> None:
         """The kernel reports that the peer refuses, or that there is no way to it."""

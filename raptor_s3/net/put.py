@@ -30,12 +30,12 @@ def new_transfer_id() -> str:
 class Put:
     """What was called for at `started_at`. `transfer` changes when the object is sent again in smaller datagrams.
 
-    There is none before the put `is_built`: one that goes alone (`transfer.lone`) needs none, but a size, and two times.
+    There is none before the put `is_built`: one that goes alone (`transfer.lone`) needs none, but its datagram and two times.
     """
 
     transfer: OutgoingTransfer
     is_built = False
-    size_bytes: int
+    datagram: bytes
     sent_at: float
     due: float
     result: PutOutcome | None = None  # of one that went alone

@@ -1,11 +1,11 @@
 """A put of one symbol that has the path to itself: what most puts are, without what the others need.
 
-    lone_datagram(sender, request, started_at, now)    to be sent at once
-    confirm(sender, size_bytes, sent_at, now)          when state 3 comes in answer to it
-    go_on(sender, transfer, sent_at)                   when anything else happens: a timer, another put, another state
+    lone_datagram(sender, request, started_at, now)                to be sent at once
+    confirm(sender, size_bytes, sent_at, now)                      when state 3 comes in answer to it
+    go_on(sender, transfer_of(...), sent_at)                       when anything else happens: a timer, another put, another state
 
-The last has an OutgoingTransfer take over, the one that it would have been: the same decisions are taken once more, as of the
-time when the datagram left. So nothing but the usual ending is written twice.
+The last has an OutgoingTransfer take over, the one that it would have been: of the object in the datagram, and by the same
+decisions, taken once more as of the time when the datagram left. So nothing but the usual ending is written twice.
 
 Invariant: estimates, pacing and statistics are afterwards what they would have been (tests/property/test_lone_put.py).
 """
@@ -18,14 +18,13 @@ from raptor_s3.codec import DegreeTable
 from raptor_s3.transfer.deadline import plan_deadline
 from raptor_s3.transfer.loss import SINGLE_BELOW
 from raptor_s3.transfer.outcome import Confirm
-from raptor_s3.transfer.outgoing import UNKNOWN_SETTLE_SHARE
+from raptor_s3.transfer.outgoing import UNKNOWN_SETTLE_SHARE, OutgoingTransfer
 from raptor_s3.transfer.pacing import WIRE_OVERHEAD
 from raptor_s3.transfer.plan import cut_object
-from raptor_s3.wire.datagram import FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR
+from raptor_s3.wire.datagram import FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, PREFIX_TAIL
 from raptor_s3.wire.put_header import TIME_TO_LIVE, build_put_header
 
 if TYPE_CHECKING:
-    from raptor_s3.transfer.outgoing import OutgoingTransfer
     from raptor_s3.transfer.plan import PutRequest
     from raptor_s3.transfer.sender import Sender
 
@@ -42,7 +41,7 @@ _FLAGS: Final = FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR
 def lone_datagram(sender: Sender, request: PutRequest, started_at: float, now: float) -> bytes | None:
     """All of a put that was called for at `started_at`, to leave at `now`; None where it takes more, or has to wait.
 
-    Nothing needs to be done then for a retransmission timeout. Raises ValueError for what can't be sent.
+    If no answer comes, its sender has to `go_on` after `sender.path.rtt.timeout_s`. Raises ValueError for what can't be sent.
     """
     object_id, fields, body, timeout_s, confirm, overhead, max_datagram, degree_table = request
     path = sender.path
@@ -81,8 +80,14 @@ def confirm(sender: Sender, size_bytes: int, sent_at: float, now: float) -> None
     sender.controller.on_lone_datagram(size_bytes + WIRE_OVERHEAD, sent_at, now)
 
 
+def transfer_of(sender: Sender, request: PutRequest, started_at: float, datagram: bytes) -> OutgoingTransfer:
+    """What this put would have been. Of `request`, which is the caller's, nothing is read that `datagram` holds."""
+    object_at = 1 + datagram[0] + PREFIX_TAIL + len(_FIRST_SYMBOL)
+    return OutgoingTransfer(request, started_at, sender.path, datagram[object_at:])
+
+
 def go_on(sender: Sender, transfer: OutgoingTransfer, sent_at: float) -> None:
-    """`transfer`, built of the same request, takes over: its first datagram left at `sent_at`. Can be done twice."""
-    if not sender:
-        sender.add(transfer)
-    sender.next_run(sent_at)
+    """`transfer` takes over: its first datagram left at `sent_at`. Interrupted, this can be done again."""
+    sender.add(transfer)
+    if not transfer.has_started:
+        sender.next_run(sent_at)

@@ -123,8 +123,11 @@ class OutgoingTransfer:
     _is_guess = False
     _deadline: Deadline | None = None
 
-    def __init__(self, request: PutRequest, now: float, path: PathEstimates) -> None:
-        """Builds the coded object for a start at about `now`. Raises ValueError for what can't be sent."""
+    def __init__(self, request: PutRequest, now: float, path: PathEstimates, coded: bytes | None = None) -> None:
+        """Builds the coded object for a start at about `now`, or takes the one that was built then.
+
+        Raises ValueError for what can't be sent.
+        """
         self.request = request
         self.object_id = request.object_id
         self.stats = TransferStats()
@@ -132,9 +135,9 @@ class OutgoingTransfer:
         self._path = path
         flags = FLAG_RFC6330_REPAIR if request.degree_table is _RFC6330 else 0
         self._flags = flags if request.fields is None else flags | FLAG_PUT_HEADER
-        self._build(now)
+        self._build(now, coded)
 
-    def _build(self, now: float) -> None:
+    def _build(self, now: float, coded: bytes | None = None) -> None:
         request, path = self.request, self._path
         _, fields, data, _, _, overhead, max_datagram, degree_table = request
         self._blind_until = self.ends_at
@@ -149,7 +152,7 @@ class OutgoingTransfer:
             if deadline is not None:
                 self._blind_until = now + deadline.blind_s
                 ttl_ms = int(deadline.ttl_s * 1000 + 0.5)
-            data = b"".join((build_put_header({**fields, TIME_TO_LIVE: ttl_ms}), data))
+            data = coded or b"".join((build_put_header({**fields, TIME_TO_LIVE: ttl_ms}), data))
         encoded_id = self.object_id.encode()
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
         self.oti, block_symbols, self.datagram_size, tail = cut_object(size, len(encoded_id), self._flags, max_datagram)

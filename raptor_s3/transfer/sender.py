@@ -52,12 +52,12 @@ class Sender:
         return len(self._transfers)
 
     def add(self, transfer: OutgoingTransfer) -> None:
-        """Take a new transfer. Raises ValueError when its object id is in use."""
-        if transfer.object_id in self._transfers:
+        """Take a new transfer. Interrupted, this can be done again. Raises ValueError when its object id is in use."""
+        if self._transfers.setdefault(transfer.object_id, transfer) is not transfer:
             raise ValueError("object id is in use")
-        self._transfers[transfer.object_id] = transfer
-        self._enqueue(transfer)
         self._new.append(transfer)
+        if not transfer.is_queued:
+            self._enqueue(transfer)
 
     @property
     def has_queue(self) -> bool:
@@ -251,8 +251,8 @@ class Sender:
         self._set_timer(transfer, transfer.get_timer())
 
     def _enqueue(self, transfer: OutgoingTransfer) -> None:
-        transfer.is_queued = True
         (self._small if transfer.backlog <= SMALL else self._large).append(transfer)
+        transfer.is_queued = True
 
     def _set_timer(self, transfer: OutgoingTransfer, due: float) -> None:
         """One live entry per transfer, never later than its timer; `handle_timer` puts off what comes too early."""

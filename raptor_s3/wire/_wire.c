@@ -4,8 +4,9 @@
  * A function made here does what it is sure of; everything else, errors above all, it hands to its Python twin, which is the reference.
  * What is allowed and how long it may be is handed over by Python once, when the function is made: nothing of it stands here.
  *
- * Invariants: no octet is read or written outside its buffer. Only exact str, int, bool, dict, tuple and bytes are looked into, so between
- * two looks no code of anybody else's runs, and borrowed references last. No error is raised here: what fails is left to the twin. */
+ * Invariants: no octet is read or written outside its buffer. Only exact str, int, bool, dict, tuple and bytes are looked into, and while
+ * the caller's are, nothing is allocated that the garbage collector tracks: no code of anybody else's runs meanwhile, and borrowed references
+ * last. What fails is left to the twin, errors and all. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -47,10 +48,10 @@ static uint64_t load_be(const uint8_t *octets, int count)
     return value;
 }
 
-/* `result`, or what the twin makes of `argument`. */
+/* `result`, or what the twin makes of `argument`. Interrupts, which a call of Python may have met, are not ours to swallow. */
 static PyObject *or_twin(PyObject *result, PyObject *self, PyObject *argument)
 {
-    if (result != NULL)
+    if (result != NULL || (PyErr_Occurred() != NULL && !PyErr_ExceptionMatches(PyExc_Exception)))
         return result;
     PyErr_Clear();
     return PyObject_CallFunctionObjArgs(PyTuple_GetItem(self, TWIN), argument, NULL);
@@ -111,6 +112,8 @@ static const uint8_t *octets_of(PyObject *text, Py_ssize_t most, Py_ssize_t *siz
 static int put_text(writer *w, PyObject *text)
 {
     Py_ssize_t size;
+    if (w->end - w->at < 2)
+        return 0;
     /* Between two quotes each octet may need a reverse solidus. */
     const uint8_t *octets = octets_of(text, (w->end - w->at - 2) / 2, &size);
     uint8_t *at = w->at;

@@ -46,6 +46,8 @@ _SUB_BLOCKS: Final = 1
 _ALIGNMENT: Final = 4
 
 _OTI: Final = struct.Struct(">BIBHBHB")  # F is its first two fields: u40 = u8, u32
+PREFIX_TAIL: Final = _OTI.size
+"""Octets of a prefix after the object id."""
 _OTI_AND_PAYLOAD_ID: Final = struct.Struct(">BIBHBHBI")  # SBN and ESI are the last field: u8, u24
 OVERHEAD: Final = 1 + _OTI_AND_PAYLOAD_ID.size
 """Octets of a datagram beside the object id and the symbol."""

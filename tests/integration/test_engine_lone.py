@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raptor_s3.errors import TransferCancelled, TransferError, TransferRejected
+from raptor_s3.net import clock
 from raptor_s3.net.engine import Engine
 from raptor_s3.net.udp import MessageTooLong
 from raptor_s3.transfer import lone
 from raptor_s3.transfer.path import INITIAL_REPAIR
+from raptor_s3.transfer.sender import Sender
 from raptor_s3.wire.transfer_state import StateType, TransferState
 from tests.responder import Responder, put_fields
 
@@ -342,6 +344,119 @@ def test_a_child_of_a_process_that_waits(responder: Responder, engine: Engine) -
     thread.end()
     assert thread.outcome is not None
     assert responder.objects[("bucket", "child")] == [b"c" * 500]
+
+
+def interrupt_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Ctrl-C as the main thread calls `name`."""
+    real = getattr(owner, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return real(*arguments)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(lone, "go_on"), (lone, "transfer_of"), (Sender, "next_run"), (Sender, "_enqueue")])
+def test_company_that_is_interrupted_as_it_comes(
+    responder: Responder, engine: Engine, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    """The put that was alone ends as if nobody had come, and nothing of it stays behind."""
+    link, held = link_of(engine), Held(responder)
+    first = InThread(engine, "a", b"a" * 500)
+    wait_until(lambda: "a" in held.ready)
+    assert link.lone is not None
+    link.lone.due += 1
+    interrupt_once(monkeypatch, owner, name)
+    with pytest.raises(KeyboardInterrupt):
+        put(engine, "b", b"b" * 500)
+    held.answer("a")
+    first.end()
+    assert first.outcome is not None
+    responder.sink = None
+    assert put(engine, "after", b"y").fields
+    assert link.lone is None
+    assert not link.puts
+    assert not link.sender
+
+
+@pytest.mark.parametrize("name", ["_enqueue", "next_run"])
+def test_a_put_whose_datagram_is_lost_while_company_is_interrupted(
+    responder: Responder, engine: Engine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    link = link_of(engine)
+    link.sender.path.rtt.timeout_s = 0.2
+    responder.drop = lambda message: True
+    first = InThread(engine, "a", b"a" * 500, timeout_s=2)
+    wait_until(lambda: link.lone is not None)
+    interrupt_once(monkeypatch, Sender, name)
+    with pytest.raises(KeyboardInterrupt):
+        put(engine, "b", b"b" * 500)
+    first.join(5)
+    assert isinstance(first.error, TransferError)
+
+
+def test_fields_that_change_under_way(responder: Responder, engine: Engine) -> None:
+    """What is sent again is what was sent: the caller's dictionary may have become something that can't travel."""
+    held, body = Held(responder), b"x" * 500
+    fields = put_fields("k", body) | {"Metadata": {"a": "1"}}
+    ended: list[Any] = []
+
+    def work() -> None:
+        ended.append(engine.put(fields, body, timeout_s=5))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    wait_until(lambda: "k" in held.ready)
+    fields["Metadata"]["a"] = 1
+    time.sleep(0.05)
+    assert link_of(engine).lone is None, "its timer has made it an ordinary one"
+    held.answer("k")
+    thread.join(5)
+    assert ended
+    responder.sink = None
+    assert put(engine, "after", b"y").fields
+
+
+def test_one_that_is_alone_does_not_push_out_another(engine: Engine) -> None:
+    link = link_of(engine)
+    first, second = (
+        link.prepare(engine._request(link, put_fields(key, b"1"), b"1", 5, "file", None), clock.now()) for key in "ab"
+    )
+    with engine._lock:
+        assert link.send_alone(first, clock.now())
+        assert not link.send_alone(second, clock.now())
+        assert link.lone is first
+        link.abandon(first, clock.now())
+
+
+def test_a_signal_handler_that_forks(responder: Responder, engine: Engine) -> None:
+    """The child's copy of the put ends in its time: it has no socket, and nothing to wait for."""
+    responder.sink = lambda ready: None
+    children: list[int] = []
+    previous = signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
+    status, error = 1, None
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.004)
+        try:
+            put(engine, "k", b"x" * 500, timeout_s=1)
+        except TransferError as caught:
+            error = caught
+            status = 0
+    finally:
+        if children == [0]:
+            os._exit(status)
+        signal.signal(signal.SIGALRM, previous)
+    assert isinstance(error, TransferError)
+    deadline = time.monotonic() + 10
+    while (ended := os.waitpid(children[0], os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if ended == (0, 0):
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
+    assert ended == (children[0], 0)
 
 
 def test_threads_that_come_and_go(responder: Responder, engine: Engine) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from raptor_s3.errors import ConfigError, ConfirmationTimeout, HandshakeTimeout, TransferCancelled, TransferError
 from raptor_s3.net.engine import Confirm, Engine
+from raptor_s3.net.link import Link
 from raptor_s3.net.settings import EndpointSettings
 from raptor_s3.net.udp import MessageTooLong
 from raptor_s3.transfer.events import ObjectReady
@@ -210,6 +211,60 @@ def test_ctrl_c_in_a_waiting_put_leaves_the_engine_usable(responder: Responder, 
     assert responder.objects[("bucket", "after")] == [b"3"]
     thread.join()
     assert others
+
+
+def test_a_leader_that_is_interrupted_before_it_could_say_who_is_done(
+    responder: Responder, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(engine, "warm", b"1")
+    held: dict[str, ObjectReady] = {}
+    responder.sink = lambda ready: held.__setitem__(ready.fields["Key"], ready)  # type: ignore[index]
+    real, done = Link._end, []
+
+    def end(link: Link, now: float) -> None:
+        real(link, now)
+        if threading.current_thread() is threading.main_thread():
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    def follow() -> None:
+        while "a" not in held:
+            time.sleep(0.001)
+        monkeypatch.setattr(Link, "_end", end)
+        threading.Timer(0.05, lambda: responder.finish(held["b"], responder.write(held["b"]))).start()
+        done.append(put(engine, "b", b"b", timeout_s=5))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        put(engine, "a", b"a")
+    thread.join(3)
+    assert done
+
+
+@pytest.mark.parametrize("warm", [1, 8])
+def test_a_signal_handler_that_puts_is_refused(responder: Responder, engine: Engine, warm: int) -> None:
+    """Its own thread leads: it would wait for itself."""
+    for index in range(warm):
+        put(engine, f"warm{index}", b"1")
+    responder.sink = lambda ready: None
+    said: list[BaseException] = []
+
+    def handle(*_: object) -> None:
+        try:
+            put(engine, "handler", b"1", timeout_s=1)
+        except BaseException as error:
+            said.append(error)
+
+    previous = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(TransferError):
+            put(engine, "k", b"x", timeout_s=0.5)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert [type(error) for error in said] == [RuntimeError]
 
 
 def test_a_follower_whose_leader_leaves_is_told(responder: Responder, engine: Engine) -> None:
