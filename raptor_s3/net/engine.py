@@ -181,15 +181,16 @@ class Engine:
         """The caller of `put` goes away."""
         if not put.is_done:
             link.abandon(put, clock.now())
-        if link.ended:  # the leader was interrupted before it could say so
+        if put.wake is not None:
+            self._stop_following(put)
+        if link.ended or link.sender.ended:  # the leader was interrupted before it could say so
+            link.finish_ended(clock.now())
             self._tell(link)
         if self._leader is None and (self._followers or self._futures):
             self._hand_over()
 
     def _leave_later(self, link: Link, put: Put) -> None:
         with self._lock:
-            with contextlib.suppress(ValueError):
-                self._followers.remove(put)
             self._leave(link, put)
 
     def _refuse_reentry(self) -> None:
@@ -311,9 +312,12 @@ class Engine:
             wake.acquire()
         finally:
             self._lock.acquire()
-            put.wake = None
-            with contextlib.suppress(ValueError):
-                self._followers.remove(put)
+            self._stop_following(put)
+
+    def _stop_following(self, put: Put) -> None:
+        if put in self._followers:
+            self._followers.remove(put)
+        put.wake = None
 
     def _hand_over(self) -> None:
         """Make sure that somebody leads."""
@@ -346,14 +350,17 @@ class Engine:
             self._shut(link)
 
     def _tell(self, link: Link) -> None:
-        """Those whose puts have ended."""
-        ended, link.ended = link.ended, []
-        for put in ended:
+        """Those whose puts have ended. Interrupted, this can be done again."""
+        ended = link.ended
+        while ended:
+            put = ended[0]
             if put.future is not None:
-                self._futures -= 1
                 self._resolvable.put(put)
+                del ended[0]
+                self._futures -= 1
             else:
                 put.wake_up()
+                del ended[0]
 
     def _ready(self, link: Link) -> Readiness:
         if self._readiness is None:

@@ -231,19 +231,21 @@ class Link:
             if sender.has_work or self.route.unsent:
                 self._flush(sealer, now)
         if sender.ended:
-            self._end(now)
+            self.finish_ended(now)
 
-    def _end(self, now: float) -> None:
-        ended, self.sender.ended = self.sender.ended, []
-        for transfer in ended:
+    def finish_ended(self, now: float) -> None:
+        """Every put whose transfer has ended gets into `ended`. Interrupted, this can be done again."""
+        ended = self.sender.ended
+        while ended:
+            transfer = ended[0]
             put = self.puts.get(transfer.object_id)
-            if put is None or put.transfer is not transfer:
-                continue
-            outcome = transfer.outcome
-            if outcome is _CANCELLED and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
-                self._replace(put, now)
-            else:
-                self._finish(put, self._error_of(put))
+            if put is not None and put.transfer is transfer:
+                is_cancelled = transfer.outcome is _CANCELLED
+                if is_cancelled and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
+                    self._replace(put, now)
+                else:
+                    self._finish(put, self._error_of(put))
+            del ended[0]
 
     def _error_of(self, put: Put) -> Exception | None:
         """What the caller is told of a put that has ended; None: it is confirmed."""
@@ -261,10 +263,11 @@ class Link:
         return error
 
     def _finish(self, put: Put, error: Exception | None) -> None:
-        del self.puts[put.transfer.object_id]
-        put.is_done = True
         put.error = error
-        self.ended.append(put)
+        if not put.is_done or put not in self.ended:
+            put.is_done = True
+            self.ended.append(put)
+        self.puts.pop(put.transfer.object_id, None)
 
     def _fail_unstarted(self, reason: str) -> None:
         """End the puts of which nothing has been sent: HTTPS may take over at once."""
@@ -482,7 +485,7 @@ class Link:
             if is_lone and self.sender.ended:
                 break
         if self.sender.ended:
-            self._end(now)
+            self.finish_ended(now)
         if self.lone is not None and now >= self.lone.due:
             self._join()
         return count

@@ -63,8 +63,8 @@ class Put:
 
     def wake_up(self) -> None:
         """Let the follower that waits for this put look again."""
-        wake, self.wake = self.wake, None
-        if wake is not None:
+        wake = self.wake
+        if wake is not None and wake.locked():
             wake.release()
 
     def outcome(self, now: float) -> PutOutcome:

@@ -219,7 +219,7 @@ def test_a_leader_that_is_interrupted_before_it_could_say_who_is_done(
     put(engine, "warm", b"1")
     held: dict[str, ObjectReady] = {}
     responder.sink = lambda ready: held.__setitem__(ready.fields["Key"], ready)  # type: ignore[index]
-    real, done = Link._end, []
+    real, done = Link.finish_ended, []
 
     def end(link: Link, now: float) -> None:
         real(link, now)
@@ -230,7 +230,7 @@ def test_a_leader_that_is_interrupted_before_it_could_say_who_is_done(
     def follow() -> None:
         while "a" not in held:
             time.sleep(0.001)
-        monkeypatch.setattr(Link, "_end", end)
+        monkeypatch.setattr(Link, "finish_ended", end)
         threading.Timer(0.05, lambda: responder.finish(held["b"], responder.write(held["b"]))).start()
         done.append(put(engine, "b", b"b", timeout_s=5))
 
