@@ -267,6 +267,7 @@ class Link:
         if not put.is_done or put not in self.ended:
             put.is_done = True
             self.ended.append(put)
+        self.sender.drop(put.transfer)
         self.puts.pop(put.transfer.object_id, None)
 
     def _fail_unstarted(self, reason: str) -> None:

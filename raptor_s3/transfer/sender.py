@@ -240,8 +240,8 @@ class Sender:
         """Bring queue, timers, flight and `ended` up to date after something happened to `transfer`."""
         if transfer.outcome is not None:
             if self._transfers.get(transfer.object_id) is transfer:  # a bare object's id may have been taken again
-                self.drop(transfer)
                 self.ended.append(transfer)
+                self.drop(transfer)
             return
         if transfer.backlog and not transfer.is_queued:
             self._enqueue(transfer)
