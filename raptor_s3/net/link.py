@@ -263,6 +263,7 @@ class Link:
         return error
 
     def _finish(self, put: Put, error: Exception | None) -> None:
+        """Interrupted, this can be done again."""
         put.error = error
         if not put.is_done or put not in self.ended:
             put.is_done = True
@@ -273,7 +274,6 @@ class Link:
     def _fail_unstarted(self, reason: str) -> None:
         """End the puts of which nothing has been sent: HTTPS may take over at once."""
         for put in [put for put in self.puts.values() if not put.has_sent]:
-            self.sender.drop(put.transfer)
             self._finish(put, HandshakeTimeout(f"{self.settings.url}: {reason}"))
 
     def fail(self, error: Exception, now: float) -> None:
@@ -293,7 +293,6 @@ class Link:
                 with contextlib.suppress(Exception):
                     self.sender.cancel(transfer, now)
             else:
-                self.sender.drop(transfer)
                 self._finish(put, self._error_of(put))
 
     def cancel(self, put: Put, now: float) -> None:
