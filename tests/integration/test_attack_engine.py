@@ -29,12 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 4.0
 
 
-@pytest.fixture
-def responder() -> Iterator[Responder]:
-    with Responder() as running:
-        yield running
-
-
 def put(engine: Engine, key: str, body: bytes = b"body", timeout_s: float = 10) -> Any:
     return engine.put(put_fields(key, body), body, timeout_s=timeout_s)
 

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def responder() -> Iterator[Responder]:
-    with Responder() as running:
-        yield running
-
-
-@pytest.fixture
 def engine(responder: Responder) -> Iterator[Engine]:
     made = Engine(responder.settings())
     yield made

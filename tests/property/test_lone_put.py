@@ -39,7 +39,7 @@ class Alone(NamedTuple):
     started_at: float
     sent_at: float
     due: float
-    size_bytes: int
+    datagram: bytes
 
 
 class Way:
@@ -61,7 +61,7 @@ class Way:
         if self.alone and self.lone is None and not self.sender:
             datagram = lone.lone_datagram(self.sender, request, started_at, self.now)
         if datagram is not None:
-            self.lone = Alone(request, started_at, self.now, self.now + self.sender.path.rtt.timeout_s, len(datagram))
+            self.lone = Alone(request, started_at, self.now, self.now + self.sender.path.rtt.timeout_s, datagram)
             self.sent.append((self.now, datagram))
             return
         self.join()
@@ -71,7 +71,8 @@ class Way:
     def join(self) -> None:
         if self.lone is not None:
             going, self.lone = self.lone, None
-            lone.go_on(self.sender, OutgoingTransfer(going.request, going.started_at, self.sender.path), going.sent_at)
+            transfer = lone.transfer_of(self.sender, going.request, going.started_at, going.datagram)
+            lone.go_on(self.sender, transfer, going.sent_at)
 
     def flush(self) -> None:
         while (item := self.sender.next_run(self.now)) is not None:
@@ -92,7 +93,7 @@ class Way:
             if state.type is StateType.COMPLETE and not state.sbn and not is_late:
                 self.lone = None
                 self.were_alone += 1
-                lone.confirm(self.sender, going.size_bytes, going.sent_at, self.now)
+                lone.confirm(self.sender, len(going.datagram), going.sent_at, self.now)
                 stats = TransferStats()
                 stats.datagrams_sent = stats.source_symbols = 1
                 stats.rtt_s = self.now - going.sent_at
