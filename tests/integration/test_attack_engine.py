@@ -23,7 +23,7 @@ from raptor_s3.transfer.incoming import ObjectReady
 from tests.responder import Responder, put_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 4.0
