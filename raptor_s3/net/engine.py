@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
-import os
 import queue
 import threading
 import weakref
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from raptor_s3.errors import HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.channel import PlainChannel, WireGuardChannel
+from raptor_s3.net.forking import in_forked_child
+from raptor_s3.net.future import PutFuture
 from raptor_s3.net.link import PAUSE_S, Link
 from raptor_s3.net.put import new_transfer_id
 from raptor_s3.net.session_store import DEFAULT, SessionStore
@@ -34,6 +35,7 @@ from raptor_s3.transfer.plan import PutRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
 
     from typing_extensions import Buffer
 
@@ -61,25 +63,6 @@ class LinkStatus(NamedTuple):
     loss: float
     rate: float | None
     handshake_s: float | None
-
-
-class PutFuture(Future[PutOutcome]):
-    """The outcome of one put."""
-
-    def __init__(self, engine: Engine, link: Link, put: Put) -> None:
-        super().__init__()
-        self._engine = engine
-        self._link = link
-        self._put = put
-        self.set_running_or_notify_cancel()
-
-    def cancel(self) -> bool:
-        """Ask for an end, as asyncio.Task.cancel does. False: the put has ended already.
-
-        A write can't be taken back, so the future is done only when the receiver has acknowledged (TransferCancelled), when
-        the object turns out to be there, or when the time is up. It is never `cancelled()`.
-        """
-        return not self.done() and self._engine._cancel(self._link, self._put)
 
 
 class Engine:
@@ -215,7 +198,7 @@ class Engine:
         link = self._open()
         body = body if type(body) is bytes else bytes(body)
         put = link.prepare(self._request(link, fields, body, timeout_s, confirm, object_id), started_at)
-        future = put.future = PutFuture(self, link, put)
+        future = put.future = PutFuture(functools.partial(self._cancel, link, put))
         self._refuse_reentry()
         with self._lock:
             if self._resolver is None:
@@ -489,6 +472,7 @@ class Engine:
             readiness.close()
 
 
+@in_forked_child
 def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
@@ -502,6 +486,4 @@ def _at_exit() -> None:
             engine.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -210,8 +210,7 @@ class RateController:
         if now > sent_at:
             self._on_rtt(now - sent_at)
         self.pacer.spend(size_bytes)
-        if self.cap is None:
-            self.pacer.refill()
+        self.on_all_delivered()
 
     def _on_rtt(self, rtt_s: float) -> None:
         self._jitter_s += (abs(rtt_s - self._last_rtt_s) - self._jitter_s) / 16 if self._last_rtt_s else 0.0
