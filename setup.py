@@ -22,7 +22,7 @@ setup(
     ext_modules=[
         extension("raptor_s3.codec._kernel", "raptor_s3/codec/_*.c"),
         extension("raptor_s3.wireguard._arena", "raptor_s3/wireguard/_arena.c"),
-        extension("raptor_s3.wire._wire", "raptor_s3/wire/_wire.c"),
+        extension("raptor_s3.wire._wire", "raptor_s3/wire/_*.c"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
