@@ -18,23 +18,22 @@ from typing import TYPE_CHECKING, Final
 
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, TransferCancelled, WireGuardError
 from raptor_s3.net import memory
+from raptor_s3.net.alone import COMPANY, Alone
 from raptor_s3.net.memory import DATAGRAM_SIZES
 from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.route import Route
 from raptor_s3.net.udp import MessageTooLong
-from raptor_s3.transfer import lone
-from raptor_s3.transfer.outcome import Ending, PutOutcome, TransferStats, error_for
+from raptor_s3.transfer.outcome import Ending, error_for
 from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.probe import Probe
 from raptor_s3.transfer.sender import Sender
-from raptor_s3.wire.transfer_state import StateType, parse_transfer_state
+from raptor_s3.wire.transfer_state import parse_transfer_state
 
 if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel, Sealer
     from raptor_s3.net.settings import EndpointSettings
     from raptor_s3.net.udp import Address
     from raptor_s3.transfer.plan import PutRequest
-    from raptor_s3.wire.transfer_state import TransferState
 
 _log = logging.getLogger(__name__)
 
@@ -45,14 +44,11 @@ BLACK_HOLE_S: Final = 0.1
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
-COMPANY: Final = 32
-"""For so many puts after one was alone and then was not, nobody tries to be: to build a put twice would cost more."""
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 _CONFIRMED: Final = Ending.CONFIRMED
 _CANCELLED: Final = Ending.CANCELLED
-_COMPLETE: Final = StateType.COMPLETE
 
 
 class Link:
@@ -71,26 +67,22 @@ class Link:
         self._waits_for_session = True
         self.puts: dict[str, Put] = {}
         """By object id, those that are under way."""
-        self.lone: Put | None = None
-        """The one that is, as long as it is alone: `puts` is empty then. Whoever else comes in makes it one of them.
-
-        If that was interrupted, it is built already: nothing but to join is to be done about it.
-        """
-        self._company = 0
+        self.alone = Alone(self.sender, channel, self.route)
+        """Has the one put that is under way without a transfer: `puts` is empty then, and whoever else comes in makes it join."""
         self._arena = bytearray(_ARENA_BYTES)
         self._sealed = bytearray(_ARENA_BYTES + 64 * 64)
         self._sealed_view = memoryview(self._sealed)
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._buffer_view = memoryview(self._buffer)
         self._resumes_at = 0.0
-        channel.is_committed = lambda: self.lone is not None or any(put.has_sent for put in self.puts.values())
+        channel.is_committed = lambda: self.alone.put is not None or any(put.has_sent for put in self.puts.values())
 
     # Puts
 
     def prepare(self, request: PutRequest, now: float) -> Put:
         """A put, built already unless it may go alone. Reads shared estimates only: needs no lock."""
-        put, body = Put(request, now), request.body
-        if self.puts or self.lone or self._company or type(body) is not bytes or len(body) >= request.max_datagram:
+        put, body, alone = Put(request, now), request.body, self.alone
+        if self.puts or alone.put or alone.company or type(body) is not bytes or len(body) >= request.max_datagram:
             put.build(self._transfer(request, now))
         return put
 
@@ -110,11 +102,11 @@ class Link:
             raise TransferCancelled("the engine was closed before anything was sent")
         if not put.is_built:
             put.build(self._transfer(put.request, put.started_at))
-        if self.lone is not None:
-            self._company = COMPANY
+        if self.alone.put is not None:
+            self.alone.company = COMPANY
             self._join()
-        elif self._company:
-            self._company -= 1
+        elif self.alone.company:
+            self.alone.company -= 1
         if not self.puts and self.channel.is_handshaking:
             if now >= self._handshake_ends_at:
                 self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
@@ -128,7 +120,7 @@ class Link:
 
     def abandon(self, put: Put, now: float) -> None:
         """The caller does not wait any more: tell the receiver, once, and forget the put."""
-        if self.lone is put:
+        if self.alone.put is put:
             self._join()
         if not put.is_built or self.puts.get(put.transfer.object_id) is not put:
             return
@@ -142,64 +134,23 @@ class Link:
     # A put that is alone
 
     def send_alone(self, put: Put, now: float) -> bool:
-        """Send a put of one datagram that has nothing to wait for, and need not wait. False: `add` it, nothing has left."""
-        channel, route = self.channel, self.route
-        sealer, socket = channel.fresh, route.socket
-        if (
-            put.is_built
-            or self.puts
-            or self.lone is not None
-            or self._company
-            or now >= channel.fresh_until
-            or now < self._resumes_at
-            or route.unsent
-            or sealer is None
-            or socket is None
-        ):
-            return False
-        datagram = lone.lone_datagram(self.sender, put.request, put.started_at, now)
-        if datagram is None:
-            return False
-        put.datagram, put.sealer, put.sent_at = datagram, sealer, now
-        put.due = now + self.sender.path.rtt.timeout_s
-        self.lone = put  # before it leaves: who is interrupted then has to take it back
-        try:
-            if socket.send(sealer.seal(datagram, now)):
-                return True  # if the host has refused an earlier one, it will refuse this one too, and `receive` is told
-        except (OSError, WireGuardError):
-            pass
-        self.lone = put.sealer = None
-        return False
+        """Send a put without a transfer, if it needs none and nothing else is under way. False: `add` it, nothing has left."""
+        return not self.puts and now >= self._resumes_at and self.alone.send(put, now)
 
     def _join(self) -> None:
         """The lone put becomes one of `puts`. Interrupted, this can be done again."""
-        put = self.lone
+        put = self.alone.put
         if put is not None:
-            if not put.is_built:
-                put.build(lone.transfer_of(self.sender, put.request, put.started_at, put.datagram))
+            self.alone.build(put)
             self.puts[put.transfer.object_id] = put
-            lone.go_on(self.sender, put.transfer, put.sent_at)
-            self.lone = None
-
-    def _confirm_alone(self, put: Put, state: TransferState, now: float) -> bool:
-        """Whether this state is all that the lone put has waited for. Its own thread leads: nobody has to be told."""
-        if state.type is not _COMPLETE or state.sbn or put.is_built:
-            return False
-        lone.confirm(self.sender, len(put.datagram), put.sent_at, now)
-        stats = TransferStats()
-        stats.datagrams_sent = stats.source_symbols = 1
-        stats.rtt_s = now - put.sent_at
-        put.result = PutOutcome(state.fields or {}, stats)
-        self.lone = None
-        put.is_done = True
-        return True
+            self.alone.go_on(put)
 
     # Time
 
     def next_deadline(self, now: float) -> float:
         """When `pump` has something to do, if nothing comes in before."""
-        if self.lone is not None:
-            return self.lone.due
+        if self.alone.put is not None:
+            return self.alone.put.due
         if now < self._resumes_at:
             return self._resumes_at
         due = self.sender.get_timer()
@@ -468,7 +419,7 @@ class Link:
         if is_late and self.channel.is_handshaking:
             self.channel.handshake_was_left()
         receive_into, buffer, view = socket.receive_into, self._buffer, self._buffer_view
-        put, count = self.lone, 0
+        put, count = self.alone.put, 0
         while count < limit:
             try:
                 size = receive_into(buffer)
@@ -486,7 +437,7 @@ class Link:
                 break
         if self.sender.ended:
             self.finish_ended(now)
-        if self.lone is not None and now >= self.lone.due:
+        if self.alone.put is not None and now >= self.alone.put.due:
             self._join()
         return count
 
@@ -495,9 +446,9 @@ class Link:
         try:
             plaintext = channel.receive(message, now)
             if plaintext is not None:
-                state, put = parse_transfer_state(plaintext), self.lone
+                state, put = parse_transfer_state(plaintext), self.alone.put
                 if put is not None and state.object_id == put.request.object_id:
-                    if not is_late and self._confirm_alone(put, state, now):
+                    if not is_late and self.alone.confirm(put, state, now):
                         return
                     self._join()
                 self.sender.receive_state(state, now, is_late=is_late)

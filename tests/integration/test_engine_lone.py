@@ -109,7 +109,7 @@ def test_it_takes_one_datagram_each_way(responder: Responder, engine: Engine) ->
     assert stats.rtt_s is not None
     assert 0 < stats.rtt_s <= stats.elapsed_s
     assert outcome.fields["ETag"].startswith('"')
-    assert link_of(engine).lone is None
+    assert link_of(engine).alone.put is None
 
 
 def test_it_goes_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,10 +132,10 @@ def test_company_from_other_threads(responder: Responder, engine: Engine) -> Non
     bodies = {key: os.urandom(700) for key in "abc"}
     first = InThread(engine, "a", bodies["a"])
     wait_until(lambda: "a" in held.ready)
-    assert link_of(engine).lone is not None
+    assert link_of(engine).alone.put is not None
     others = [InThread(engine, key, bodies[key]) for key in "bc"]
     wait_until(lambda: len(held.ready) == 3)
-    assert link_of(engine).lone is None
+    assert link_of(engine).alone.put is None
     for key in "bac":
         held.answer(key)
     for thread in (first, *others):
@@ -216,7 +216,7 @@ def test_close_ends_it(responder: Responder, engine: Engine, is_answered: bool) 
     Held(responder)
     responder.honours_cancel = is_answered
     thread = InThread(engine, "k", b"x" * 500, timeout_s=2)
-    wait_until(lambda: link_of(engine).lone is not None)
+    wait_until(lambda: link_of(engine).alone.put is not None)
     engine.close()
     thread.end()
     assert isinstance(thread.error, TransferCancelled if is_answered else TransferError)
@@ -279,7 +279,7 @@ def test_an_unexpected_error_gives_it_up(
         responder.sink = None
     else:  # the answer to the cancel says that the object is there
         assert put(engine, "k", b"x" * 500, timeout_s=3).fields
-    assert link_of(engine).lone is None
+    assert link_of(engine).alone.put is None
     assert put(engine, "after", b"y").fields
 
 
@@ -314,7 +314,7 @@ def test_ctrl_c(responder: Responder, engine: Engine) -> None:
         signal.signal(signal.SIGALRM, previous)
     wait_until(lambda: cancelled)
     assert cancelled == [held.ready["k"].transfer.object_id]
-    assert link_of(engine).lone is None
+    assert link_of(engine).alone.put is None
     assert not link_of(engine).puts
     responder.sink = None
     assert put(engine, "after", b"y").fields
@@ -361,8 +361,8 @@ def test_company_that_is_interrupted_as_it_comes(
     link, held = link_of(engine), Held(responder)
     first = InThread(engine, "a", b"a" * 500)
     wait_until(lambda: "a" in held.ready)
-    assert link.lone is not None
-    link.lone.due += 1
+    assert link.alone.put is not None
+    link.alone.put.due += 1
     interrupt_once(monkeypatch, owner, name)
     with pytest.raises(KeyboardInterrupt):
         put(engine, "b", b"b" * 500)
@@ -371,7 +371,7 @@ def test_company_that_is_interrupted_as_it_comes(
     assert first.outcome is not None
     responder.sink = None
     assert put(engine, "after", b"y").fields
-    assert link.lone is None
+    assert link.alone.put is None
     assert not link.puts
     assert not link.sender
 
@@ -384,7 +384,7 @@ def test_a_put_whose_datagram_is_lost_while_company_is_interrupted(
     link.sender.path.rtt.timeout_s = 0.2
     responder.drop = lambda message: True
     first = InThread(engine, "a", b"a" * 500, timeout_s=2)
-    wait_until(lambda: link.lone is not None)
+    wait_until(lambda: link.alone.put is not None)
     interrupt_once(monkeypatch, Sender, name)
     with pytest.raises(KeyboardInterrupt):
         put(engine, "b", b"b" * 500)
@@ -406,7 +406,7 @@ def test_fields_that_change_under_way(responder: Responder, engine: Engine) -> N
     wait_until(lambda: "k" in held.ready)
     fields["Metadata"]["a"] = 1
     time.sleep(0.05)
-    assert link_of(engine).lone is None, "its timer has made it an ordinary one"
+    assert link_of(engine).alone.put is None, "its timer has made it an ordinary one"
     held.answer("k")
     thread.join(5)
     assert ended
@@ -422,7 +422,7 @@ def test_one_that_is_alone_does_not_push_out_another(engine: Engine) -> None:
     with engine._lock:
         assert link.send_alone(first, clock.now())
         assert not link.send_alone(second, clock.now())
-        assert link.lone is first
+        assert link.alone.put is first
         link.abandon(first, clock.now())
 
 
