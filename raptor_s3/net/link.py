@@ -44,6 +44,8 @@ BLACK_HOLE_S: Final = 0.1
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
+HANDSHAKE_PAUSE_S: Final = 0.35
+"""After a handshake that came to nothing, before another one for puts that have begun."""
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
@@ -75,6 +77,7 @@ class Link:
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._buffer_view = memoryview(self._buffer)
         self._resumes_at = 0.0
+        self._handshake_from = now
         channel.is_committed = lambda: self.alone.put is not None or any(put.has_sent for put in self.puts.values())
 
     # Puts
@@ -156,6 +159,8 @@ class Link:
         due = self.sender.get_timer()
         if self.channel.is_handshaking:
             due = min(due, self.channel.get_timer(), self._handshake_ends_at)
+        elif self._waits_for_session and self.puts:
+            due = min(due, self._handshake_from)
         if self.route.unsent:
             return min(due, now + RETRY_SEND_S)
         if self.sender.has_queue and not self._waits_for_session:
@@ -175,7 +180,7 @@ class Link:
             sealer = channel.fresh
             if now >= channel.fresh_until:
                 sealer = channel.acquire(now)
-                if sealer is None or channel.is_handshaking or channel.needs_rekey(now):
+                if channel.is_handshaking or self._wants_handshake(now, sealer):
                     self._shake_hands(now, sealer)
                     sealer = channel.acquire(now)
             self._waits_for_session = sealer is None
@@ -260,11 +265,18 @@ class Link:
 
     # Sessions
 
+    def _wants_handshake(self, now: float, sealer: Sealer | None) -> bool:
+        """Puts that have begun must wait for their end anyhow: where the last handshake failed, they don't insist on the next."""
+        if sealer is not None:
+            return self.channel.needs_rekey(now)
+        return now >= self._handshake_from or not all(put.has_sent for put in self.puts.values())
+
     def _shake_hands(self, now: float, sealer: Sealer | None) -> None:
         channel = self.channel
         if channel.is_handshaking and now >= self._handshake_ends_at:
             channel.abandon_handshake()
             if sealer is None:
+                self._handshake_from = now + HANDSHAKE_PAUSE_S
                 self._fail_unstarted("no handshake response")
                 self.route.next_address()
                 self.route.wants_addresses = True
@@ -467,6 +479,7 @@ class Link:
         sealer = self.channel.acquire(now)
         if sealer is None:
             self.channel.abandon_handshake()
+            self._handshake_from = now + HANDSHAKE_PAUSE_S
             self._fail_unstarted(error.strerror or str(error))
         elif isinstance(error, ConnectionRefusedError):
             # Whoever listens there now has none of our keys: puts that have not begun shake hands first.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raptor_s3.errors import TransferCancelled, TransferError, TransferRejected
-from raptor_s3.net import clock
+from raptor_s3.errors import HandshakeTimeout, TransferCancelled, TransferError, TransferRejected
+from raptor_s3.net import clock, route
 from raptor_s3.net.engine import Engine
-from raptor_s3.net.udp import MessageTooLong
+from raptor_s3.net.udp import MessageTooLong, Socket
 from raptor_s3.transfer import lone
 from raptor_s3.transfer.path import INITIAL_REPAIR
 from raptor_s3.transfer.sender import Sender
@@ -246,14 +246,19 @@ def test_a_datagram_that_can_not_leave_goes_the_usual_way(
     assert outcome.stats.timeouts == 0
 
 
-def test_a_peer_that_is_gone() -> None:
-    """Its host refuses (ICMP): the put that is alone has left, and waits for a new session."""
+def test_a_peer_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host refuses (ICMP): the put that is alone has left, and waits for a new session, which it asks for now and then."""
     first = Responder()
     engine = warm_engine(first)
+    opened: list[Any] = []
+    monkeypatch.setattr(route, "Socket", lambda address: opened.append(address) or Socket(address))
     first.stop()
-    thread = InThread(engine, "k", b"x" * 500, timeout_s=8)
-    time.sleep(0.3)
+    thread = InThread(engine, "k", b"x" * 500, timeout_s=30)
+    time.sleep(0.8)
     assert thread.is_alive()
+    assert 1 <= len(opened) <= 4
+    with pytest.raises(HandshakeTimeout, match="refused"):  # of this one nothing has left: it asks at once
+        put(engine, "new", b"z" * 500)
     with Responder(port=first.port, keys=(first.server_key, first.client_key)) as again:
         thread.end()
         assert thread.outcome is not None, thread.error
