@@ -305,7 +305,8 @@ class Link:
             transfer = put.transfer
             if sealer is not None and put.sealer is not None and transfer.silences:
                 if put.sealer is not sealer:
-                    self._move(put, sealer, now)
+                    if not self.sender.insist(transfer, now):
+                        self._move(put, sealer, now)
                 elif silences >= DEAD_AFTER <= transfer.silences:
                     self.channel.suspect(sealer, now)
                     sealer = None
@@ -326,7 +327,8 @@ class Link:
                 path.confirmation.sample(channel.handshake_rtt_s, now)
         sealer = channel.acquire(now)
         for put in list(self.puts.values()):
-            if put.sealer is not None and put.sealer is not sealer and put.transfer.silences:
+            is_doubtful = put.sealer is not None and put.sealer is not sealer and put.transfer.silences
+            if is_doubtful and not self.sender.insist(put.transfer, now):
                 self._move(put, sealer, now)
 
     def _move(self, put: Put, sealer: Sealer | None, now: float) -> None:

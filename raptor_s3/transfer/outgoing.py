@@ -14,10 +14,10 @@ session, after the blind part of the deadline (`deadline.py`).
 from __future__ import annotations
 
 import enum
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.codec import DegreeTable, ObjectEncoder
+from raptor_s3.transfer.block_flight import BlockFlight
 from raptor_s3.transfer.deadline import plan_deadline
 from raptor_s3.transfer.feedback import Feedback
 from raptor_s3.transfer.loss import flight_size
@@ -52,6 +52,8 @@ WRITE_S: Final = 0.05
 """The least time that a receiver is left alone with its write."""
 REPORT_DELAY_S: Final = 0.03
 """In the middle of a flight a receiver may wait this long before it reports (max_ack_delay of RFC 9002)."""
+INSIST_S: Final = 0.3
+"""A gateway that has restarted is not heard under the old keys for so long, and then the put is given up."""
 _CANCEL_PAYLOAD_ID: Final = bytes(4)
 _RFC6330: Final = DegreeTable.RFC6330
 _NEVER: Final = float("inf")
@@ -73,28 +75,6 @@ class _Phase(enum.Enum):
 _WAITING, _SENDING, _CANCELLING, _ENDED = _Phase
 
 
-class _Block:
-    """One source block: what has been sent, what is planned, what the receiver has reported."""
-
-    __slots__ = ("done", "firsts", "flight", "highest", "index", "next_esi", "received", "settled", "symbols", "target", "times")
-
-    def __init__(self, symbols: int, flight: int) -> None:
-        self.symbols = symbols  # K
-        self.next_esi = 0
-        self.flight = flight
-        self.target = flight
-        self.received = 0
-        self.index = 0  # datagrams sent up to the one that the last report spoke of
-        self.highest = -1  # ESI that any report spoke of
-        self.settled = 0  # the same, or given up as lost
-        self.done = False
-        self.firsts: list[int] = []
-        self.times: list[float] = []  # when the runs that begin with `firsts` left
-
-    def sent_at(self, esi: int) -> float:
-        return self.times[bisect_right(self.firsts, esi) - 1]
-
-
 class OutgoingTransfer:
     """One put. Times are on the caller's clock; `now` never goes back.
 
@@ -114,6 +94,7 @@ class OutgoingTransfer:
     _is_heard = False
     _silences = 0
     _inquiries = 0
+    _insists_until = 0.0
     _asked_at = 0.0
     _questioned_at = 0.0  # Karn: a state that speaks of an earlier datagram may be the answer's repetition
     _last_sent_at = 0.0
@@ -159,12 +140,12 @@ class OutgoingTransfer:
         self.prefix = b"".join((bytes((len(encoded_id),)), encoded_id, tail))
         self._encoder = ObjectEncoder(data, self.oti, degree_table)
         loss = path.loss.rate
-        blocks: list[_Block] = []
+        blocks: list[BlockFlight] = []
         self._blocks = blocks
         self._current = self.backlog = 0
         for symbols in block_symbols:
             target = flight_size(symbols, loss, overhead)
-            blocks.append(_Block(symbols, target))
+            blocks.append(BlockFlight(symbols, target))
             self.backlog += target
 
     # Sending
@@ -260,7 +241,7 @@ class OutgoingTransfer:
                 self._finish(_CONFIRMED)
         return feedback
 
-    def _receive_report(self, block: _Block, state: TransferState, now: float) -> Feedback | None:
+    def _receive_report(self, block: BlockFlight, state: TransferState, now: float) -> Feedback | None:
         fields = state.fields or {}
         esi, wait_us = fields.get("Esi"), fields.get("Wait", 0)
         if state.received > block.next_esi or block.done:
@@ -273,7 +254,7 @@ class OutgoingTransfer:
             index = esi + 1
         else:
             # A receiver that does not say which datagram it speaks of: one that left a round trip ago.
-            index = max(self._sent_before(block, now - (self._path.rtt.smoothed_s or 0.0)), block.index, state.received)
+            index = max(block.sent_before(now - (self._path.rtt.smoothed_s or 0.0)), block.index, state.received)
         if state.received < block.received:
             return None  # overtaken by a later report
         delivered = state.received - block.received
@@ -285,7 +266,7 @@ class OutgoingTransfer:
         self._top_up(block, tolerance=0.0 if wait_us else self._path.reordering)
         return Feedback(delivered, lost, rtt_s, None, since)
 
-    def _receive_completion(self, block: _Block, state: TransferState, now: float) -> Feedback:
+    def _receive_completion(self, block: BlockFlight, state: TransferState, now: float) -> Feedback:
         """Types 1, 2 and the final ones: `received` is 1 + the ESI that completed the block, or 0 where nobody says."""
         type_, index, sent = state.type, state.received, block.next_esi
         delivered = lost = surplus = 0
@@ -320,7 +301,7 @@ class OutgoingTransfer:
                 self._path.confirmation.back_off(self._completed_at, now)
         return Feedback(delivered, lost, rtt_s, confirmed_s, since, surplus, surplus_s)
 
-    def _top_up(self, block: _Block, tolerance: float) -> None:
+    def _top_up(self, block: BlockFlight, tolerance: float) -> None:
         """Extend the plan so that, after the datagrams that the report knows of, enough are sent for what is missing.
 
         Where order is not kept, a count is off by some datagrams either way (`tolerance`), as long as there are any on their way.
@@ -329,16 +310,12 @@ class OutgoingTransfer:
         if target > block.target + tolerance:
             self._extend(block, target)
 
-    def _sent_before(self, block: _Block, time: float) -> int:
-        position = bisect_right(block.times, time)
-        return block.firsts[position] if position < len(block.firsts) else block.next_esi
-
-    def _complete_block(self, block: _Block) -> None:
+    def _complete_block(self, block: BlockFlight) -> None:
         block.done = True
         self.backlog -= block.target - block.next_esi
         block.target = block.next_esi
 
-    def _extend(self, block: _Block, target: int) -> None:
+    def _extend(self, block: BlockFlight, target: int) -> None:
         if self._phase is _CANCELLING:
             return
         self.backlog += target - block.target
@@ -363,6 +340,21 @@ class OutgoingTransfer:
                 block.received = 0
                 block.settled = block.next_esi
                 self._extend(block, block.next_esi + min(flight_size(block.symbols, self._path.loss.rate), FIRST_BURST))
+
+    def insist(self, now: float) -> bool:
+        """There are new keys, but past the blind part this may go on only under its own: ask there for a while, they may be good.
+
+        False: `change_session`, there is nothing to lose.
+        """
+        if not self._is_heard or self._phase is not _SENDING or now < self._blind_until:
+            return False
+        if self._insists_until:
+            return now < self._insists_until
+        self._insists_until = now + max(INSIST_S, 2 * self._path.rtt.timeout_s)
+        self._silences = 1
+        self._asked_at = self._questioned_at = now
+        self._ask()
+        return True
 
     def cancel(self, now: float) -> None:
         """Give up: no symbol leaves any more, and the receiver is told, if it knows what a cancel is (not of a bare object)."""
@@ -417,6 +409,8 @@ class OutgoingTransfer:
             self.cancel(now)
             return False
         self._silences += 1
+        if self._silences == 1:
+            self._insists_until = 0.0
         self._asked_at = self._questioned_at = now
         self.stats.timeouts += 1
         self._ask()

@@ -231,6 +231,12 @@ class Sender:
             self._cancels.append(transfer)
         self._settle(transfer)
 
+    def insist(self, transfer: OutgoingTransfer, now: float) -> bool:
+        """There are new keys: whether `transfer` stays with its own for one more question. See OutgoingTransfer.insist."""
+        insists = transfer.insist(now)
+        self._settle(transfer)
+        return insists
+
     @property
     def learned(self) -> Learned:
         rtt, controller = self.path.rtt, self.controller

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferReje
 from raptor_s3.net.engine import Engine
 from raptor_s3.transfer.path import INITIAL_REPAIR
 from raptor_s3.wire.transfer_state import StateType, TransferState
+from raptor_s3.wireguard.messages import TYPE_INITIATION, TYPE_TRANSPORT
 from tests.responder import Responder, put_fields
 
 if TYPE_CHECKING:
@@ -113,3 +115,26 @@ def test_a_thousand_futures_at_once(responder: Responder, engine: Engine) -> Non
         future.result(timeout=60)
     assert len(responder.objects) == 1000
     assert threading.active_count() <= threads + 2, "one that leads, one that resolves"
+
+
+def test_an_outage_does_not_end_a_put_that_the_receiver_knows(responder: Responder) -> None:
+    """After its blind part it may go on only in its own session, which a new handshake does not end."""
+    engine = Engine(responder.settings(rate_mbps=8.0))
+    engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
+    body = os.urandom(1_500_000)
+    future = engine.submit(put_fields("k", body), body, timeout_s=8)
+    time.sleep(1.0)
+    kinds: set[int] = set()
+
+    def drop(message: bytes) -> bool:
+        kinds.add(message[0])
+        return True
+
+    responder.drop = drop
+    time.sleep(0.5)
+    assert kinds == {TYPE_INITIATION, TYPE_TRANSPORT}, "it doubts its session"
+    responder.drop = None
+    assert not future.done()
+    assert future.result(timeout=10).fields["ETag"]
+    assert responder.objects[("bucket", "k")] == [body]
+    engine.close()

@@ -94,7 +94,7 @@ class Rig:
         elif what < 0.7:
             self.sender.drop(transfer)
             self.live = [other for other in self.live if other is not transfer]
-        else:
+        elif what < 0.85 or not self.sender.insist(transfer, self.now):
             self.sender.change_session(transfer, self.now)
 
     def step(self) -> None:

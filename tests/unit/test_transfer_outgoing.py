@@ -333,6 +333,31 @@ def test_after_the_blind_part_new_keys_end_the_put() -> None:
     assert put.wants_cancel
 
 
+def test_after_the_blind_part_a_put_asks_under_its_own_keys_before_it_takes_new_ones() -> None:
+    put = transfer(100_000, timeout_s=5.0)
+    send_all(put, 0.0)
+    assert not put.insist(0.1), "not heard yet: under new keys nothing is lost"
+    put.receive_state(state(StateType.PACKETS, 16, fields={"Esi": 15}), RTT_S)
+    assert not put.insist(0.2), "nor here, in the blind part"
+    put.handle_timer(put.get_timer())
+    send_all(put, 0.5)
+    assert put.insist(3.0)
+    assert put.backlog > 0
+    send_all(put, 3.0)
+    assert put.insist(3.1)
+    assert put.backlog == 0, "once"
+    put.receive_state(state(StateType.PACKETS, 20, fields={"Esi": 19}), 3.1)
+    now = put.get_timer()
+    put.handle_timer(now)
+    assert put.insist(now), "these keys were good: they may be so again"
+    for _ in range(3):
+        send_all(put, now)
+        now = put.get_timer()
+        put.handle_timer(now)
+    assert not put.insist(now), "silent for too long"
+    assert put.outcome is None
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     size=st.sampled_from([0, 1000, 30_000, 700_000]),
