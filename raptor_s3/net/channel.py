@@ -10,6 +10,7 @@ While datagrams of a put are out (`is_committed`), the session store's troubles 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -228,6 +229,8 @@ class WireGuardChannel:
         self._claim_at = self._repeat_at = _NEVER
         self._tunnel.abandon_handshake()
         self._has_looked = False
+        with contextlib.suppress(ConfigError):  # the next question will tell
+            self._store.release_handshake(self._endpoint)
 
     def handshake_was_left(self) -> None:
         """Nobody has read the socket for a while: the response may have waited there, and tells no round trip."""

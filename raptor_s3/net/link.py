@@ -23,7 +23,7 @@ from raptor_s3.net.memory import DATAGRAM_SIZES
 from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.route import Route
 from raptor_s3.net.udp import MessageTooLong
-from raptor_s3.transfer.outcome import Ending, error_for
+from raptor_s3.transfer.outcome import Ending
 from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.probe import Probe
 from raptor_s3.transfer.sender import Sender
@@ -49,7 +49,6 @@ HANDSHAKE_PAUSE_S: Final = 0.35
 _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
-_CONFIRMED: Final = Ending.CONFIRMED
 _CANCELLED: Final = Ending.CANCELLED
 
 
@@ -65,7 +64,7 @@ class Link:
         self.max_datagram = memory.parse_max_datagram(record)
         self.ended: list[Put] = []
         self.malformed = 0
-        self.route = Route(settings.url, addresses)
+        self.route = Route(settings.url, addresses, memory.parse_address(record))
         self._waits_for_session = True
         self.puts: dict[str, Put] = {}
         """By object id, those that are under way."""
@@ -200,23 +199,8 @@ class Link:
                 if is_cancelled and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
                     self._replace(put, now)
                 else:
-                    self._finish(put, self._error_of(put))
+                    self._finish(put, put.error_at_end())
             del ended[0]
-
-    def _error_of(self, put: Put) -> Exception | None:
-        """What the caller is told of a put that has ended; None: it is confirmed."""
-        outcome, cause = put.transfer.outcome, put.cause
-        if outcome is _CONFIRMED:
-            return None
-        error: Exception
-        if cause is not None and (outcome is Ending.NOTHING_SENT or not put.has_sent):
-            if isinstance(cause, RaptorError):
-                return cause
-            error = TransferCancelled(f"{cause!r}; nothing was sent")
-        else:
-            error = error_for(outcome or Ending.TIMED_OUT, put.transfer.answer, put.transfer.request.timeout_s)
-        error.__cause__ = cause
-        return error
 
     def _finish(self, put: Put, error: Exception | None) -> None:
         """Interrupted, this can be done again."""
@@ -249,7 +233,7 @@ class Link:
                 with contextlib.suppress(Exception):
                     self.sender.cancel(transfer, now)
             else:
-                self._finish(put, self._error_of(put))
+                self._finish(put, put.error_at_end())
 
     def cancel(self, put: Put, now: float) -> None:
         """Give up one put; it ends when the receiver has acknowledged that, or at its timeout."""
@@ -278,6 +262,7 @@ class Link:
             if sealer is None:
                 self._handshake_from = now + HANDSHAKE_PAUSE_S
                 self._fail_unstarted("no handshake response")
+                self.route.forget_failures()
                 self.route.next_address()
                 self.route.wants_addresses = True
             return
@@ -321,6 +306,7 @@ class Link:
         """There are new keys: what was not answered under the old ones is asked again under these."""
         channel, path = self.channel, self.sender.path
         channel.renewed = False
+        self.route.forget_failures()
         if channel.handshake_rtt_s is not None:
             path.rtt.sample(channel.handshake_rtt_s, now)
             if path.confirmation.smoothed_s is None:
@@ -481,19 +467,22 @@ class Link:
         sealer = self.channel.acquire(now)
         if sealer is None:
             self.channel.abandon_handshake()
+            if self.route.leave_address():
+                return
             self._handshake_from = now + HANDSHAKE_PAUSE_S
             self._fail_unstarted(error.strerror or str(error))
         elif isinstance(error, ConnectionRefusedError):
             # Whoever listens there now has none of our keys: puts that have not begun shake hands first.
             self.channel.suspect(sealer, now)
             return
+        else:
+            self.route.next_address()
         self.route.wants_addresses = True
-        self.route.next_address()
 
     def save(self) -> None:
         """Keep what was learned and received for the next process."""
         self.channel.rest()
-        self.channel.save_learned(memory.build(self.sender.learned, self.max_datagram))
+        self.channel.save_learned(memory.build(self.sender.learned, self.max_datagram, self.route.chosen))
 
     def close(self) -> None:
         self.route.close()

@@ -1,6 +1,6 @@
 """What is remembered of a path between processes, as it stands in the endpoint's learned record.
 
-    "path": {"srtt_s", "rttvar_s", "loss", "rate", "floor"}        "max_datagram": {"octets", "until"}
+    "path": {"srtt_s", "rttvar_s", "loss", "rate", "floor"}     "max_datagram": {"octets", "until"}     "address": "192.0.2.1"
 
 Invariant: whatever the record holds, what comes out is usable.
 """
@@ -23,9 +23,9 @@ _MOST: Final = {"srtt_s": 60.0, "rttvar_s": 60.0, "loss": 1.0, "rate": 1e12, "fl
 """Above that, no path is like it: an estimate that is far off takes minutes to come down."""
 
 
-def build(learned: Learned, max_datagram: int) -> dict[str, Any]:
-    """The changes to the learned record."""
-    changes: dict[str, Any] = {"max_datagram": None}
+def build(learned: Learned, max_datagram: int, address: str | None) -> dict[str, Any]:
+    """The changes to the learned record. `address`: that of the endpoint's several where somebody answers."""
+    changes: dict[str, Any] = {"max_datagram": None, "address": address}
     if learned.srtt_s is not None:
         changes["path"] = learned._asdict()
     if max_datagram < MAX_DATAGRAM:
@@ -59,3 +59,9 @@ def parse_max_datagram(record: Mapping[str, Any]) -> int:
         if isinstance(until, int | float) and clock.wall_time() < until < clock.wall_time() + 2 * REMEMBER_SIZE_S:
             return int(entry["octets"])
     return MAX_DATAGRAM
+
+
+def parse_address(record: Mapping[str, Any]) -> str | None:
+    """Where to begin, if the name still has this address."""
+    address = record.get("address")
+    return address if isinstance(address, str) else None

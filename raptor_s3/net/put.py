@@ -9,8 +9,9 @@ from binascii import b2a_base64
 from os import urandom
 from typing import TYPE_CHECKING, Any, Final
 
+from raptor_s3.errors import RaptorError, TransferCancelled
 from raptor_s3.net import clock
-from raptor_s3.transfer.outcome import PutOutcome
+from raptor_s3.transfer.outcome import Ending, PutOutcome, error_for
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -74,6 +75,21 @@ class Put:
         result = self.result or PutOutcome(self.transfer.answer or {}, self.transfer.stats)
         result.stats.elapsed_s = now - self.started_at
         return result
+
+    def error_at_end(self) -> Exception | None:
+        """What the caller is told when the transfer has ended; None: it is confirmed."""
+        outcome, cause = self.transfer.outcome, self.cause
+        if outcome is Ending.CONFIRMED:
+            return None
+        error: Exception
+        if cause is not None and (outcome is Ending.NOTHING_SENT or not self.has_sent):
+            if isinstance(cause, RaptorError):
+                return cause
+            error = TransferCancelled(f"{cause!r}; nothing was sent")
+        else:
+            error = error_for(outcome or Ending.TIMED_OUT, self.transfer.answer, self.transfer.request.timeout_s)
+        error.__cause__ = cause
+        return error
 
     def resolve_future(self) -> None:
         future, self.future = self.future, None  # no circle: body and transfer go with the caller's last reference

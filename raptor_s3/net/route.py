@@ -19,11 +19,12 @@ _log = logging.getLogger(__name__)
 class Route:
     """`socket` is None once it is closed; `descriptor` is its own, and changes with the address."""
 
-    def __init__(self, url: str, addresses: list[Address]) -> None:
-        """Raises OSError when there is no way to any of the addresses."""
+    def __init__(self, url: str, addresses: list[Address], preferred: str | None = None) -> None:
+        """Begins with the `preferred` address, if it is one of them. Raises OSError when there is no way to any."""
         self._url = url
         self._addresses = addresses
-        self._index = -1
+        self._index = next((i for i, (_, place) in enumerate(addresses) if place[0] == preferred), 0) - 1
+        self._failed: set[int] = set()
         self.socket: Socket | None = None
         self.descriptor = -1
         self.unsent = memoryview(b"")
@@ -39,10 +40,17 @@ class Route:
     def has_choice(self) -> bool:
         return len(self._addresses) > 1
 
+    @property
+    def chosen(self) -> str | None:
+        """The present one of several addresses."""
+        return self._addresses[self._index][1][0] if self.has_choice else None
+
     def next_address(self) -> None:
         """Open a socket to the next of the addresses, if there is a way to any of them."""
         for _ in self._addresses:
             self._index = (self._index + 1) % len(self._addresses)
+            if self._index in self._failed:
+                continue
             try:
                 opened = Socket(self._addresses[self._index])
             except OSError as error:
@@ -58,12 +66,27 @@ class Route:
         if self.socket is None:
             raise OSError("no way to the endpoint")
 
+    def leave_address(self) -> bool:
+        """The present address refuses: go on to one that has not, yet. False when all have: begin again with the next."""
+        self._failed.add(self._index)
+        self.next_address()
+        if self._index not in self._failed:
+            return True
+        self.forget_failures()
+        self.next_address()
+        return False
+
+    def forget_failures(self) -> None:
+        """There was an answer, or nobody asks any more."""
+        self._failed.clear()
+
     def set_addresses(self, addresses: list[Address]) -> None:
         """The endpoint's name was looked up again."""
         self.wants_addresses = False
         if addresses != self._addresses:
             self._addresses = addresses
             self._index = -1
+            self.forget_failures()
             self.next_address()
 
     def send(self, message: bytes) -> None:

@@ -5,6 +5,7 @@
     store.load(endpoint, now)                       -> Session to `Tunnel.adopt`, or None: shake hands
     store.load_newer(endpoint, session, now)        -> what another process has put in place of `session`, or None
     store.claim_handshake(endpoint)                 -> False: another process is shaking hands just now; `load` again soon
+    store.release_handshake(endpoint)               it came to nothing
     store.next_unix_time(endpoint, time.time())     -> for `Tunnel.initiation`; greater than any process has used
     store.save(endpoint, session, now)              after HandshakeComplete: its counters come from the store from now on
     store.note_received(endpoint, session)          when a process ends or rests: keeps the highest received counter
@@ -80,6 +81,7 @@ class SessionStore:
         chosen = default_runtime_dir() if directory == DEFAULT else directory
         self.directory: str | None = None if chosen is None else os.fspath(chosen)
         self._memory: dict[str, dict[str, Any]] = {}
+        self._claims: dict[str, float] = {}
         self._has_warned = False
         if self.directory is not None:
             try:
@@ -182,10 +184,24 @@ class SessionStore:
                 now = clock.now()
                 if now < claimed_until <= now + MAX_CLAIM_S:
                     return False
-                _write_lock_state(lock, now + min(hold_s, MAX_CLAIM_S), last_unix_time)
+                claimed_until = self._claims[endpoint] = now + min(hold_s, MAX_CLAIM_S)
+                _write_lock_state(lock, claimed_until, last_unix_time)
         except OSError as error:
             self._warn(error)
         return True
+
+    def release_handshake(self, endpoint: str) -> None:
+        """The handshake that was claimed came to nothing: whoever wants may try again at once."""
+        claim = self._claims.pop(endpoint, None)
+        if claim is None:
+            return
+        try:
+            with locked(self._path(endpoint, "lock")) as lock:
+                claimed_until, last_unix_time = _read_lock_state(lock)
+                if claimed_until == claim:
+                    _write_lock_state(lock, 0.0, last_unix_time)
+        except OSError as error:
+            self._warn(error)
 
     def next_unix_time(self, endpoint: str, unix_time: float) -> float:
         """`unix_time`, or a little more than the greatest that was ever returned for this endpoint, whichever is later."""

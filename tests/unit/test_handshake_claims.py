@@ -38,6 +38,18 @@ def test_one_process_at_a_time_shakes_hands(pair: Pair, directory: Path) -> None
     assert other.claim_handshake("short", hold_s=0.0), "a claim ends by itself"
 
 
+def test_a_handshake_that_failed_frees_its_claim_and_no_other(directory: Path) -> None:
+    one, other = SessionStore(directory), SessionStore(directory)
+    assert one.claim_handshake(ENDPOINT, hold_s=0.0)
+    assert other.claim_handshake(ENDPOINT, hold_s=30)
+    one.release_handshake(ENDPOINT)
+    assert not one.claim_handshake(ENDPOINT)
+    other.release_handshake(ENDPOINT)
+    other.release_handshake(ENDPOINT)
+    assert one.claim_handshake(ENDPOINT)
+    SessionStore(None).release_handshake(ENDPOINT)
+
+
 def test_claims_of_before_a_reboot_do_not_hold(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(clock, "now", lambda: 1e9)

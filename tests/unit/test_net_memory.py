@@ -13,7 +13,7 @@ GOOD = Learned(0.05, 0.01, 0.02, 1e6, None)
 
 
 def test_what_was_kept_comes_back():
-    assert memory.parse_path(json.loads(json.dumps(memory.build(GOOD, MAX_DATAGRAM)))) == GOOD
+    assert memory.parse_path(json.loads(json.dumps(memory.build(GOOD, MAX_DATAGRAM, None)))) == GOOD
     assert memory.parse_path({"path": {}}) == Learned()
     assert memory.parse_path({"path": {"srtt_s": 0, "rttvar_s": 0, "loss": None, "rate": 0}}) == Learned()
 
