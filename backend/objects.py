@@ -10,7 +10,7 @@
 S3 itself checks the body: against the CRC-32 of the put header, or against the checksum that the caller chose (then the CRC-32
 has been verified here). boto3's own retries are off: they know no deadline.
 
-Invariant: no attempt begins at or after the deadline.
+Invariant: no request for an object leaves at or after the deadline.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.receiver import s3_answers
 from raptor_s3.receiver.outcome import Outcome, given_up
+from raptor_s3.receiver.s3_client import TooLate, only_while
 from raptor_s3.wire.transfer_state import StateType
 
 if TYPE_CHECKING:
@@ -162,7 +163,10 @@ class Objects:
             if begun >= deadline:
                 return given_up("backend", may_have_written=attempted_at is not None)
             try:
-                response = write()
+                with only_while(lambda: self._clock() < deadline):
+                    response = write()
+            except TooLate:
+                continue
             except s3_answers.FAILURES as error:
                 in_the_way = s3_answers.is_in_the_way(error) or s3_answers.code_of(error) == "NoSuchUpload"
                 if in_the_way and attempted_at is not None:

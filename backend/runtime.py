@@ -27,6 +27,7 @@ from backend.ingestion import CompletionQueue, Ingestion
 from backend.objects import Objects
 from backend.replies import ReplyTopic
 from backend.settings import SMALL_OBJECT_BYTES, Settings
+from raptor_s3.receiver.s3_client import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +108,10 @@ def make_client(service: str) -> Any:
         tcp_keepalive=True,
         max_pool_connections=THREADS,
     )
-    return boto3.client(service, config=config)
+    client = boto3.client(service, config=config)
+    if service == "s3":
+        guard(client)
+    return client
 
 
 @functools.cache

@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
+from raptor_s3.receiver.s3_client import guard
+
 CONNECT_TIMEOUT_S: Final = 3
 
 
 def make_client(service: str, *, region: str | None, endpoint_url: str | None, connections: int, read_timeout_s: int) -> Any:
     """A boto3 client without retries of its own, and without raptor-s3's plugin, which would send its puts back to us."""
     import boto3  # half a second of CPU that --help need not pay
+    import botocore.session
     from botocore.config import Config
+
+    from raptor_s3.gateway.late_credentials import look_for_late_ones
 
     disable_plugin()
     config = Config(
@@ -26,7 +31,14 @@ def make_client(service: str, *, region: str | None, endpoint_url: str | None, c
         response_checksum_validation="when_required",
         tcp_keepalive=True,
     )
-    return boto3.session.Session().client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+    session = botocore.session.get_session()
+    look_for_late_ones(session)
+    client = boto3.session.Session(botocore_session=session).client(
+        service, region_name=region, endpoint_url=endpoint_url, config=config
+    )
+    if service == "s3":
+        guard(client)
+    return client
 
 
 def disable_plugin() -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from raptor_s3.errors import ConfigError
 from raptor_s3.gateway import settings as options
+from raptor_s3.gateway.log_throttle import Throttle
 from raptor_s3.gateway.settings import DEFAULT_PORT, settings_from
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from raptor_s3.gateway.assembly import Gateway
 
 _log = logging.getLogger(__name__)
+
+CLIENTS: Final = 3
+"""Of S3, each with as many connections as there are workers (`assembly`)."""
+SPARE_DESCRIPTORS: Final = 64
 
 DESCRIPTION: Final = """\
 Receive objects over WireGuard and write them to S3, or forward them to the serverless backend.
@@ -118,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
     _log_to_stderr(is_verbose=args.verbose)
     settings = settings_from(args)
+    _allow_descriptors(settings.workers)
     gateway = Gateway(settings)
     relax_garbage_collector()
     if settings.sink == "null":
@@ -149,6 +155,25 @@ def relax_garbage_collector() -> None:
 def _log_to_stderr(*, is_verbose: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("raptor_s3").setLevel(logging.DEBUG if is_verbose else logging.INFO)
+    if not is_verbose:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(Throttle())
+
+
+def _allow_descriptors(workers: int) -> None:
+    """Raise the limit as far as that is allowed. Raises ConfigError where `workers` would not have enough all the same."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    wanted = CLIENTS * workers + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            raise ConfigError(f"--workers {workers} may need {wanted} file descriptors, and {soft} are allowed: see ulimit -n")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ the time to live nor cancels.
 
 An attempt waits for S3 about as long as there is time left: of clients with several read timeouts it takes the one that fits.
 
-Invariant: no attempt begins after the deadline or after a cancel; CANCELLED is said only when no attempt can have written.
+Invariant: no request leaves after the deadline or after a cancel; CANCELLED is said only when no attempt can have written.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from raptor_s3.gateway.workers import Completions, WorkerPool
 from raptor_s3.net import clock
 from raptor_s3.receiver import s3_answers
 from raptor_s3.receiver.outcome import CANCELLED, Outcome, given_up
+from raptor_s3.receiver.s3_client import TooLate, only_while
 from raptor_s3.wire.transfer_state import StateType
 
 if TYPE_CHECKING:
@@ -125,10 +126,13 @@ class _Put:
         backoff_s = FIRST_BACKOFF_S
         while True:
             begun = self._clock()
-            if self.cancelled.is_set() or begun >= self._write.deadline:
+            if not self._may_begin():
                 return given_up("gateway", may_have_written=self._attempted_at is not None)
             try:
-                response = self._client_for(self._write.deadline - begun).put_object(Body=body, **parameters)
+                with only_while(self._may_begin):
+                    response = self._client_for(self._write.deadline - begun).put_object(Body=body, **parameters)
+            except TooLate:
+                continue
             except s3_answers.FAILURES as error:
                 failure = s3_answers.failure("gateway", error)
                 if s3_answers.is_in_the_way(error) and self._attempted_at is not None:
@@ -137,12 +141,15 @@ class _Put:
                     return failure
                 if self._attempted_at is None and s3_answers.may_have_written(error):
                     self._attempted_at = begun
-                _log.info("put to s3://%s: %s", parameters["Bucket"], s3_answers.code_of(error) or type(error).__name__)
+                _log.debug("put to s3://%s: %s", parameters["Bucket"], s3_answers.code_of(error) or type(error).__name__)
             else:
                 return Outcome(StateType.COMPLETE, s3_answers.response_fields(response))
             wait_s = backoff_s * random.uniform(0.5, 1.0)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
             self.cancelled.wait(min(wait_s, max(0.0, self._write.deadline - self._clock())))
+
+    def _may_begin(self) -> bool:
+        return not self.cancelled.is_set() and self._clock() < self._write.deadline
 
     def _client_for(self, remaining_s: float) -> Any:
         """The most patient of the hasty clients, where there is less time than for two of its timeouts."""

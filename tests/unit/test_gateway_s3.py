@@ -5,15 +5,16 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import http.server
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
 
-import boto3
 import pytest
-from botocore.config import Config
+from botocore import credentials
 
-from raptor_s3.gateway.aws import disable_plugin
+from raptor_s3.gateway import late_credentials
+from raptor_s3.gateway.aws import disable_plugin, make_client
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.gateway.sink import ObjectWrite
 from raptor_s3.gateway.workers import Completions
@@ -32,11 +33,18 @@ class FakeS3:
     objects: dict = field(default_factory=dict)
     requests: list = field(default_factory=list)
     hold: threading.Event | None = None
+    heads: list | None = None
     entered: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     def store(self, handler, body: bytes) -> None:
         self.objects[handler.path] = (body, handler.headers.get("x-amz-checksum-crc32"), time.time())
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
 
 
 @pytest.fixture
@@ -76,6 +84,9 @@ def s3():
                 fake.store(self, body)
                 self.error(500, "InternalError")
                 return
+            if step == "redirect":
+                self.answer(307, [("Location", fake.url + self.path)])
+                return
             if isinstance(step, tuple):
                 self.error(*step)
                 return
@@ -86,6 +97,10 @@ def s3():
             self.answer(200, [("ETag", f'"{hashlib.md5(body).hexdigest()}"'), ("x-amz-version-id", "v1")])
 
         def do_HEAD(self):
+            if fake.heads is not None:
+                fake.heads.append(self.path)
+                self.answer(307, [("Location", fake.url + self.path)])
+                return
             if self.path not in fake.objects:
                 self.error(404, "NotFound")
                 return
@@ -112,14 +127,7 @@ class Rig:
     """A sink and the loop that would own it."""
 
     def __init__(self, url, **more):
-        client = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="x",
-            aws_secret_access_key="x",
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=5),
-        )
+        client = make_client("s3", region="us-east-1", endpoint_url=url, connections=4, read_timeout_s=5)
         self.woken = threading.Event()
         self.completions = Completions(self.woken.set)
         self.sink = S3Sink(client, self.completions, **{"workers": 1, **more})
@@ -293,6 +301,68 @@ def test_no_s3_at_all_is_unavailable():
     rig.submit(ttl_s=0.2)
     outcome = rig.outcome()
     assert outcome.type is StateType.CANCELLED
+    rig.sink.close(5)
+
+
+def delay(monkeypatch, module, name, entered, event):
+    """Calls of the function wait for `event`."""
+    function = getattr(module, name)
+
+    def late(*args, **options):
+        entered.set()
+        assert event.wait(10)
+        return function(*args, **options)
+
+    monkeypatch.setattr(module, name, late)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(socket, "getaddrinfo"), (credentials.Credentials, "get_frozen_credentials")],
+    ids=["the resolver", "credentials"],
+)
+@pytest.mark.parametrize("why", ["its time has passed", "it is cancelled"])
+def test_nothing_is_sent_after_what_took_too_long_before(s3, monkeypatch, module, name, why):
+    now, entered, event = [clock.now()], threading.Event(), threading.Event()
+    rig = Rig(s3.url.replace("127.0.0.1", "localhost"), clock=lambda: now[0])
+    delay(monkeypatch, module, name, entered, event)
+    write = rig.submit(ttl_s=5)
+    assert entered.wait(5)
+    if why == "it is cancelled":
+        rig.sink.cancel(write)
+    else:
+        now[0] += 6
+    event.set()
+    assert rig.outcome().type is StateType.CANCELLED
+    assert not s3.requests
+    rig.submit("next")
+    assert rig.outcome("next").type is StateType.COMPLETE
+    rig.sink.close(5)
+
+
+def test_a_redirect_that_leads_nowhere_ends(s3, rig):
+    s3.script, s3.heads = ["redirect"], []
+    assert rig.put().type is StateType.FAILED
+    assert len(s3.requests) == 1
+    assert len(s3.heads) <= 1
+
+
+def test_credentials_that_come_later_are_found(s3, monkeypatch, tmp_path, caplog):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setattr(late_credentials, "LOOK_AGAIN_S", 0.0)
+    rig = Rig(s3.url)
+    assert "no AWS credentials" in caplog.text
+    rig.submit("1")
+    assert rig.outcome("1").fields["Code"] == "ServiceUnavailable"
+    assert not s3.requests
+    file.write_text("[default]\naws_access_key_id = x\naws_secret_access_key = x\n")
+    rig.submit("2")
+    assert rig.outcome("2").type is StateType.COMPLETE
     rig.sink.close(5)
 
 
