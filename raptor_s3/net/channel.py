@@ -77,6 +77,7 @@ class Channel(Protocol):
     def abandon_handshake(self) -> None: ...
     def handshake_was_left(self) -> None: ...
     def receive(self, message: memoryview, now: float) -> Buffer | None: ...
+    def is_under(self, message: memoryview, sealer: Sealer) -> bool: ...
     def rest(self) -> None: ...
     def load_learned(self) -> dict[str, Any]: ...
     def save_learned(self, changes: dict[str, Any]) -> None: ...
@@ -268,6 +269,10 @@ class WireGuardChannel:
             self._ask(lambda store: store.save(self._endpoint, session, now))
         return None
 
+    def is_under(self, message: memoryview, sealer: Sealer) -> bool:
+        """Whether what `receive` has taken came under the keys of `sealer`."""
+        return int.from_bytes(message[4:8], "little") == getattr(sealer, "local_index", None)
+
     def rest(self) -> None:
         """Nothing is under way: keep what the next process should know."""
         session = self._session
@@ -340,6 +345,9 @@ class PlainChannel:
 
     def receive(self, message: memoryview, now: float) -> Buffer | None:
         return message
+
+    def is_under(self, message: memoryview, sealer: Sealer) -> bool:
+        return True
 
     def rest(self) -> None:
         return None

@@ -27,13 +27,14 @@ from raptor_s3.transfer.outcome import Ending
 from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.probe import Probe
 from raptor_s3.transfer.sender import Sender
-from raptor_s3.wire.transfer_state import parse_transfer_state
+from raptor_s3.wire.transfer_state import StateType, parse_transfer_state
 
 if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel, Sealer
     from raptor_s3.net.settings import EndpointSettings
     from raptor_s3.net.udp import Address
     from raptor_s3.transfer.plan import PutRequest
+    from raptor_s3.wire.transfer_state import TransferState
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 _CANCELLED: Final = Ending.CANCELLED
+_CANCELLED_STATE: Final = StateType.CANCELLED
 
 
 class Link:
@@ -318,6 +320,8 @@ class Link:
                 self._move(put, sealer, now)
 
     def _move(self, put: Put, sealer: Sealer | None, now: float) -> None:
+        if put.transfer.may_write:
+            put.first_sealer = put.first_sealer or put.sealer
         put.sealer = sealer
         put.moved_at = min(put.moved_at, now)
         self.sender.change_session(put.transfer, now)
@@ -332,8 +336,10 @@ class Link:
             for transfer in sender.take_cancels() if sender.has_cancels else ():
                 put = self.puts.get(transfer.object_id)
                 if put is not None and put.sealer is not None:
+                    cancel = transfer.take_cancel(now)
                     try:
-                        route.send(put.sealer.seal(transfer.take_cancel(now), now))
+                        for keys in {put.first_sealer or put.sealer, put.sealer}:
+                            route.send(keys.seal(cancel, now))
                     except WireGuardError:  # repeated on its timer
                         self._replace_session(put, sealer, now)
             while sealer is not None and (item := sender.next_run(now)) is not None:
@@ -401,7 +407,7 @@ class Link:
         self.sender.drop(old)
         put.shorter = False
         put.moved_at = _NEVER
-        put.sealer = None
+        put.sealer = put.first_sealer = None
         put.transfer = transfer
         self.add(put, now)
 
@@ -451,13 +457,24 @@ class Link:
                     if not is_late and self.alone.confirm(put, state, now):
                         return
                     self._join()
-                self.sender.receive_state(state, now, is_late=is_late)
+                if state.type is not _CANCELLED_STATE or self._is_vouched(state, message):
+                    self.sender.receive_state(state, now, is_late=is_late)
+                else:
+                    self.sender.doubt(state.object_id, now)
             elif channel.renewed:
                 self._join()
                 self._renewed(now)
         except (WireGuardError, MalformedPacket) as error:
             self.malformed += 1
             _log.debug("%s: %s", self.settings.url, error)
+
+    def _is_vouched(self, state: TransferState, message: memoryview) -> bool:
+        """CANCELLED is true of what its receiver knows: one that has restarted since knows nothing of what it wrote before.
+
+        Sessions don't outlive it. So who still has the keys that the put began under was there all the time.
+        """
+        put = self.puts.get(state.object_id)
+        return put is None or put.first_sealer is None or self.channel.is_under(message, put.first_sealer)
 
     # Trouble
 

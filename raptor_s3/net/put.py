@@ -44,6 +44,7 @@ class Put:
     error: Exception | None = None
     cause: Exception | None = None  # why it was given up
     sealer: Sealer | None = None
+    first_sealer: Sealer | None = None  # what the put began under, once it has gone on under other keys
     is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
     shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
     moved_at = float("inf")  # first to new keys, because nothing was answered under the old ones

@@ -52,6 +52,7 @@ WRITE_S: Final = 0.05
 """The least time that a receiver is left alone with its write."""
 REPORT_DELAY_S: Final = 0.03
 """In the middle of a flight a receiver may wait this long before it reports (max_ack_delay of RFC 9002)."""
+MAX_DOUBTS: Final = 6
 INSIST_S: Final = 0.3
 """A gateway that has restarted is not heard under the old keys for so long, and then the put is given up."""
 _CANCEL_PAYLOAD_ID: Final = bytes(4)
@@ -85,6 +86,7 @@ class OutgoingTransfer:
     outcome: Ending | None = None
     answer: Mapping[str, Any] | None = None
     wants_cancel = False
+    may_write = True
     # The Sender's own notes.
     is_queued = False
     timer_due = _NEVER
@@ -94,6 +96,7 @@ class OutgoingTransfer:
     _is_heard = False
     _silences = 0
     _inquiries = 0
+    _doubts = 0
     _insists_until = 0.0
     _asked_at = 0.0
     _questioned_at = 0.0  # Karn: a state that speaks of an earlier datagram may be the answer's repetition
@@ -356,6 +359,12 @@ class OutgoingTransfer:
         self._ask()
         return True
 
+    def doubt(self, now: float) -> None:
+        """CANCELLED, says a receiver that was not there from the beginning. Whether that one lives is asked some more times."""
+        self._silences = 0
+        self._doubts += 1
+        self._asked_at = now
+
     def cancel(self, now: float) -> None:
         """Give up: no symbol leaves any more, and the receiver is told, if it knows what a cancel is (not of a bare object)."""
         if self._phase is _WAITING:
@@ -381,10 +390,10 @@ class OutgoingTransfer:
                 return due
         elif self._phase is not _CANCELLING:
             return due if self._phase is _WAITING else _NEVER
-        elif self.request.fields is None:
+        elif self.request.fields is None or self._doubts > MAX_DOUBTS:
             return due
         asked_at = self._last_sent_at if self._last_sent_at > self._asked_at else self._asked_at
-        timeout_s, row = self._path.rtt.timeout_s, self._silences
+        timeout_s, row = self._path.rtt.timeout_s, self._silences + self._doubts
         if self.backlog:
             timeout_s += REPORT_DELAY_S
         elif self._is_heard and self._is_complete:

@@ -31,6 +31,8 @@ _NEVER: Final = float("inf")
 class Probe(OutgoingTransfer):
     """To a Sender, a transfer of one datagram. `stats.rtt_s` is the round trip; ends CONFIRMED or TIMED_OUT."""
 
+    may_write = False
+
     def __init__(self, object_id: str, timeout_s: float, now: float, path: PathEstimates) -> None:
         fields = {"Bucket": "ping", "Key": "ping", "ChecksumCRC32": crc32_field(b"")}
         super().__init__(PutRequest(object_id, fields, b"", timeout_s), now, path)

@@ -231,6 +231,13 @@ class Sender:
             self._cancels.append(transfer)
         self._settle(transfer)
 
+    def doubt(self, object_id: str, now: float) -> None:
+        """A receiver that can't know says CANCELLED. See OutgoingTransfer.doubt."""
+        transfer = self._transfers.get(object_id)
+        if transfer is not None:
+            transfer.doubt(now)
+            self._settle(transfer)
+
     def insist(self, transfer: OutgoingTransfer, now: float) -> bool:
         """There are new keys: whether `transfer` stays with its own for one more question. See OutgoingTransfer.insist."""
         insists = transfer.insist(now)

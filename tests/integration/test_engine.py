@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferRejected
+from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferCancelled, TransferRejected
 from raptor_s3.net.engine import Engine
 from raptor_s3.transfer.path import INITIAL_REPAIR
 from raptor_s3.wire.transfer_state import StateType, TransferState
@@ -137,4 +137,45 @@ def test_an_outage_does_not_end_a_put_that_the_receiver_knows(responder: Respond
     assert not future.done()
     assert future.result(timeout=10).fields["ETag"]
     assert responder.objects[("bucket", "k")] == [body]
+    engine.close()
+
+
+@pytest.mark.parametrize("size", [500, 300_000])
+def test_who_has_restarted_can_not_say_that_nothing_was_written(responder: Responder, size: int) -> None:
+    """The one before may have handed the object to S3, which still works on it."""
+    engine = Engine(responder.settings())
+    engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
+    decoded = threading.Event()
+    responder.sink = lambda ready: decoded.set()
+    future = engine.submit(put_fields("k", b"x" * size), b"x" * size, timeout_s=3)
+    assert decoded.wait(5)
+    responder.stop()
+    time.sleep(0.5)  # past the blind part: it can't begin anew
+    responder.__init__(port=responder.port, keys=(responder.server_key, responder.client_key))  # type: ignore[misc]
+    assert engine.ping(timeout_s=2).stats.rtt_s
+    with pytest.raises(ConfirmationTimeout):
+        future.result(timeout=10)
+    assert not responder.objects
+    engine.close()
+
+
+def test_who_was_there_all_the_time_can(responder: Responder) -> None:
+    """The cancel goes out under the keys that the put began under, too."""
+    engine = Engine(responder.settings(rate_mbps=4.0))
+    engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
+    body = os.urandom(1_500_000)
+    future = engine.submit(put_fields("k", body), body, timeout_s=20)
+    time.sleep(0.2)
+    assert engine._link is not None
+    [sent] = engine._link.puts.values()
+    responder.drop = lambda message: True
+    time.sleep(0.5)
+    responder.drop = None
+    deadline = time.monotonic() + 5
+    while sent.first_sealer is None:  # within its blind part it may go on under new keys
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    future.cancel()
+    with pytest.raises(TransferCancelled):
+        future.result(timeout=10)
     engine.close()
