@@ -5,6 +5,7 @@
     direct     collect, decide, write, answer       forward    batches to Lambda or SQS, by `batching`
     sink       what a sink is: `s3`, `null`         replies    what the backend says later, through SQS
     workers    threads for blocking AWS calls       stats      what is counted
+    trouble    what AWS answers in bad hours
 
 One thread runs the loop and owns all state; worker threads do nothing but AWS calls and hand results back.
 

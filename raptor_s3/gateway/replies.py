@@ -4,28 +4,33 @@ Bodies are SNS envelopes, or with raw message delivery the topic's message itsel
 region's gateway is meant; without it, or with another, a message is dropped.
 
 Invariant: a message is deleted once its packets are handed to the loop; one that does not parse is deleted and counted.
+Nothing that comes back from the queue ends a thread.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from raptor_s3.errors import MalformedPacket
+from raptor_s3.gateway.trouble import Complaints, ask
 from raptor_s3.wire.gateway_message import OutboundPacket, parse_packets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from raptor_s3.gateway.workers import Completions
 
 _log = logging.getLogger(__name__)
 
 MESSAGES: Final = 10
+FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 10.0
 
 
@@ -51,6 +56,7 @@ class ReplyQueue:
         self._region = region
         self._deliver = deliver
         self._count_dropped = count_dropped
+        self._complaints = Complaints(_log)
         self._stopped = threading.Event()
         for number in range(threads):
             threading.Thread(target=self._poll, name=f"replies-{number}", daemon=True).start()
@@ -59,54 +65,77 @@ class ReplyQueue:
         """No further polls; one that waits for messages is left to end by itself."""
         self._stopped.set()
 
+    def turn(self, pause_s: float) -> float:
+        """One poll; how long to pause after it, given how long that was after the one before."""
+        try:
+            self._receive()
+            return 0.0
+        except (ClientError, BotoCoreError, MalformedPacket) as error:
+            self._complaints.error("can't read replies from %s: %s", self._queue_url, error)
+        except Exception:
+            self._complaints.bug("can't read replies from %s", self._queue_url)
+        return min(max(pause_s * 2, FIRST_BACKOFF_S), MAX_BACKOFF_S)
+
     def _poll(self) -> None:
-        backoff_s = 0.5
+        pause_s = 0.0
         while not self._stopped.is_set():
-            try:
-                self._receive()
-                backoff_s = 0.5
-            except (ClientError, BotoCoreError) as error:
-                _log.error("can't read replies from %s: %s", self._queue_url, error)
-                self._stopped.wait(backoff_s)
-                backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+            pause_s = self.turn(pause_s)
+            self._stopped.wait(pause_s)
 
     def _receive(self) -> None:
-        response = self._client.receive_message(
-            QueueUrl=self._queue_url,
-            WaitTimeSeconds=self.WAIT_S,
-            MaxNumberOfMessages=MESSAGES,
-            MessageAttributeNames=["EgressRegion"],
-        )
-        messages = response.get("Messages", [])
-        for message in messages:
-            try:
-                packets = parse_reply_message(message, self._region)
-            except MalformedPacket as error:
-                _log.warning("dropped a reply: %s", error)
-                self._completions.put(self._count_dropped)
-                continue
-            for packet in packets:
-                self._completions.put(lambda packet=packet: self._deliver(packet))  # type: ignore[misc]
-        if messages:
-            self._client.delete_message_batch(
+        response = ask(
+            lambda: self._client.receive_message(
                 QueueUrl=self._queue_url,
-                Entries=[
-                    {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
-                ],
+                WaitTimeSeconds=self.WAIT_S,
+                MaxNumberOfMessages=MESSAGES,
+                MessageAttributeNames=["EgressRegion"],
             )
+        )
+        messages = response.get("Messages", []) if isinstance(response, Mapping) else None
+        if not isinstance(messages, list):
+            raise MalformedPacket("AWS answered nonsense: no list of messages")
+        for message in messages:
+            self._hand_over(message)
+        handles = [message.get("ReceiptHandle") for message in messages if isinstance(message, Mapping)]
+        entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles) if handle]
+        if entries:
+            ask(lambda: self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries))
+        if len(entries) < len(messages):
+            raise MalformedPacket("AWS answered nonsense: messages without a receipt handle")
+
+    def _hand_over(self, message: object) -> None:
+        """One message's packets to the loop; one that can't be understood is dropped, whatever it is."""
+        try:
+            packets = parse_reply_message(message, self._region)
+        except MalformedPacket as error:
+            self._complaints.warning("dropped a reply: %s", error)
+        except Exception:
+            self._complaints.bug("dropped a reply")
+        else:
+            for packet in packets:
+                self._completions.put(functools.partial(self._deliver, packet))
+            return
+        self._completions.put(self._count_dropped)
 
 
-def parse_reply_message(message: Mapping[str, Any], region: str) -> list[OutboundPacket]:
+def parse_reply_message(message: object, region: str) -> list[OutboundPacket]:
     """The packets of one SQS message. Raises MalformedPacket, also for a message meant for another region or for none."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("Body"), str):
+        raise MalformedPacket("no body")
     try:
         body = json.loads(message["Body"])
     except (ValueError, RecursionError) as error:
         raise MalformedPacket(f"not JSON: {error}") from None
-    egress = message.get("MessageAttributes", {}).get("EgressRegion", {}).get("StringValue")
+    egress = _egress_region(message.get("MessageAttributes"), "StringValue")
     if isinstance(body, dict) and body.get("Type") == "Notification":
-        attribute = (body.get("MessageAttributes") or {}).get("EgressRegion") or {}
-        egress = attribute.get("Value")
+        egress = _egress_region(body.get("MessageAttributes"), "Value")
         body = body.get("Message")
     if egress != region:
-        raise MalformedPacket(f"EgressRegion is {egress!r}, this gateway stands in {region!r}")
+        raise MalformedPacket(f"EgressRegion is {egress and egress[:40]!r}, this gateway stands in {region!r}")
     return parse_packets(body)
+
+
+def _egress_region(attributes: object, field: str) -> str | None:
+    attribute = attributes.get("EgressRegion") if isinstance(attributes, Mapping) else None
+    value = attribute.get(field) if isinstance(attribute, Mapping) else None
+    return value if isinstance(value, str) else None

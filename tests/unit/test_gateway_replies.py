@@ -1,0 +1,173 @@
+"""The replies queue: whatever comes back from it, by botocore's own parser, over HTTP; and when it is asked again, by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from raptor_s3.gateway.aws import make_client
+from raptor_s3.gateway.replies import FIRST_BACKOFF_S, MAX_BACKOFF_S, ReplyQueue
+from raptor_s3.gateway.trouble import INTERVAL_S, Complaints
+from raptor_s3.gateway.workers import Completions
+from raptor_s3.wire.gateway_message import OutboundPacket, Remote, build_packets
+
+REGION = "us-east-1"
+PACKET = OutboundPacket(Remote("192.0.2.1", 9, "key"), b"state")
+
+
+def message(body: object, *, handle: str = "good", region: object = REGION) -> dict:
+    text = body if isinstance(body, str) else json.dumps(body)
+    attributes = {"EgressRegion": {"DataType": "String", "StringValue": region}}
+    return {"MessageId": handle, "ReceiptHandle": handle, "Body": text, "MessageAttributes": attributes}
+
+
+GOOD = message(build_packets([PACKET]))
+
+
+class Queue:
+    """A ReplyQueue without threads; `answers` are what SQS says to ReceiveMessage: (status, octets)."""
+
+    def __init__(self, url: str, answers: list[tuple[int, bytes]], deleted: list[str], **more) -> None:
+        self.answers = answers
+        self.deleted = deleted
+        self.delivered: list[OutboundPacket] = []
+        self.dropped = 0
+        self.completions = Completions(lambda: None)
+        self.replies = ReplyQueue(
+            make_client("sqs", region=REGION, endpoint_url=url, connections=2, read_timeout_s=5),
+            f"{url}/0/replies",
+            self.completions,
+            region=REGION,
+            deliver=self.delivered.append,
+            count_dropped=self.count_dropped,
+            **{"threads": 0, **more},
+        )
+
+    def count_dropped(self) -> None:
+        self.dropped += 1
+
+    def turn(self, answer: object, pause_s: float = 0.0, *, status: int = 200) -> float:
+        self.answers.append((status, answer if isinstance(answer, bytes) else json.dumps(answer).encode()))
+        pause_s = self.replies.turn(pause_s)
+        self.completions.run()
+        return pause_s
+
+
+@pytest.fixture
+def make_queue(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    answers: list[tuple[int, bytes]] = []
+    deleted: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.headers["X-Amz-Target"].endswith("ReceiveMessage"):
+                status, octets = answers.pop(0) if answers else (500, b"{}")
+            else:
+                status, octets = 200, b"{}"
+                deleted.extend(entry["ReceiptHandle"] for entry in request["Entries"])
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(octets)))
+            self.end_headers()
+            self.wfile.write(octets)
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield lambda **more: Queue(f"http://127.0.0.1:{server.server_port}", answers, deleted, **more)
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (400, b"<html>Mauvaise requ\xeate</html>"),
+        (200, b"<html>\xff"),
+        (200, b"[]"),
+        (200, b"null"),
+        (200, b'{"Messages": "x"}'),
+        (200, b'{"Messages": {"Body": "x"}}'),
+        (200, b'{"Messages": [1]}'),
+        (200, b'{"Messages": [{"Body": "x"}]}'),
+        (500, b"[]"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_a_failure_and_the_next_is_read(make_queue, caplog, status, answer):
+    queue = make_queue()
+    assert queue.turn(answer, status=status) == FIRST_BACKOFF_S
+    assert queue.turn(answer, 0.75, status=status) == 1.5
+    assert queue.turn(answer, MAX_BACKOFF_S, status=status) == MAX_BACKOFF_S
+    assert len([record for record in caplog.records if "can't read replies" in record.message]) == 1
+    assert "Traceback" not in caplog.text
+    assert queue.turn({"Messages": [GOOD]}, MAX_BACKOFF_S) == 0
+    assert queue.delivered == [PACKET]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"Type": "Notification", "MessageAttributes": [1], "Message": "secret"},
+        {"Type": "Notification", "MessageAttributes": {"EgressRegion": REGION}, "Message": "secret"},
+        {"Type": "Notification", "MessageAttributes": {"EgressRegion": {"Value": {"secret": 1}}}, "Message": "{}"},
+        {"Type": "Notification", "MessageAttributes": {"EgressRegion": {"Value": REGION}}, "Message": ["secret"]},
+        "\x00{secret",
+        "[" * 100_000,
+        "1" * 5000,
+        ["secret"],
+        {"Messages": [{"Remote": {"Address": "secret", "Port": 1e9}, "Data": ""}]},
+    ],
+    ids=str,
+)
+def test_a_message_that_makes_no_sense_is_deleted_and_the_others_are_delivered(make_queue, caplog, poison):
+    queue = make_queue()
+    assert queue.turn({"Messages": [GOOD, message(poison, handle="poison"), GOOD]}) == 0
+    assert queue.delivered == [PACKET, PACKET]
+    assert queue.dropped == 1
+    assert sorted(queue.deleted) == ["good", "good", "poison"]
+    assert "dropped a reply" in caplog.text
+    assert "secret" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_message_without_a_body_is_deleted(make_queue):
+    queue = make_queue()
+    assert queue.turn({"Messages": [{"MessageId": "1", "ReceiptHandle": "empty"}]}) == 0
+    assert queue.deleted == ["empty"]
+
+
+def test_a_bug_does_not_end_a_turn_either(make_queue, caplog, monkeypatch):
+    queue = make_queue()
+    with monkeypatch.context() as patch:
+        patch.setattr("raptor_s3.gateway.replies.parse_packets", lambda _: 1 // 0)
+        assert queue.turn({"Messages": [GOOD]}) == 0
+    assert "ZeroDivisionError" in caplog.text
+    assert queue.dropped == 1
+    assert queue.deleted == ["good"]
+
+
+def test_complaints_say_the_first_at_once_and_count_the_rest(caplog):
+    now = [100.0]
+    complaints = Complaints(logging.getLogger("test"), clock=lambda: now[0])
+    for number in range(5):
+        complaints.error("no %d:\n%s", number, "x" * 5000)
+    complaints.warning("another kind")
+    assert [record.message[:8] for record in caplog.records] == ["no 0: xx", "another "]
+    now[0] += INTERVAL_S
+    complaints.error("no %d:\n%s", 5, "y")
+    complaints.error("no %d:\n%s", 6, "y")
+    assert caplog.records[-1].message == "no 5: y (4 more since the last such line)"
+    now[0] += 2 * INTERVAL_S
+    complaints.error("no %d:\n%s", 7, "y")
+    assert caplog.records[-1].message == "no 7: y (1 more since the last such line)"
+    assert all(len(record.message) < 600 for record in caplog.records)
