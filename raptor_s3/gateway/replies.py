@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.trouble import Complaints, ask
+from raptor_s3.net import clock
 from raptor_s3.wire.gateway_message import OutboundPacket, parse_packets
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MESSAGES: Final = 10
-FIRST_BACKOFF_S: Final = 0.5
-MAX_BACKOFF_S: Final = 10.0
+FAILED_INTERVALS_S: Final = (0.5, 10.0)
+"""From one poll's beginning to the next one's: at least the first after a failure, doubled up to the second by more of them."""
+EMPTY_INTERVALS_S: Final = (0.1, 2.0)
+"""The same after polls that came back empty sooner than the second: then somebody doesn't wait for messages as he was asked
+to. With two threads such a queue costs a request a second."""
 
 
 class ReplyQueue:
@@ -49,6 +53,7 @@ class ReplyQueue:
         deliver: Callable[[OutboundPacket], None],
         count_dropped: Callable[[], None],
         threads: int = 2,
+        clock: Callable[[], float] = clock.now,
     ) -> None:
         self._client = client
         self._queue_url = queue_url
@@ -56,6 +61,7 @@ class ReplyQueue:
         self._region = region
         self._deliver = deliver
         self._count_dropped = count_dropped
+        self._clock = clock
         self._complaints = Complaints(_log)
         self._stopped = threading.Event()
         for number in range(threads):
@@ -65,24 +71,32 @@ class ReplyQueue:
         """No further polls; one that waits for messages is left to end by itself."""
         self._stopped.set()
 
-    def turn(self, pause_s: float) -> float:
-        """One poll; how long to pause after it, given how long that was after the one before."""
+    def turn(self, interval_s: float) -> float:
+        """One poll; how far its beginning and the next one's must be apart, given how far it was from the one before."""
+        began_at = self._clock()
+        first_s, most_s = FAILED_INTERVALS_S
         try:
-            self._receive()
-            return 0.0
+            has_messages = self._receive()
+            first_s, most_s = EMPTY_INTERVALS_S
+            if has_messages or self._clock() - began_at >= most_s:
+                return 0.0
+            if interval_s * 2 >= most_s > interval_s:
+                self._complaints.warning("%s says at once that it is empty, again and again", self._queue_url)
         except (ClientError, BotoCoreError, MalformedPacket) as error:
             self._complaints.error("can't read replies from %s: %s", self._queue_url, error)
         except Exception:
             self._complaints.bug("can't read replies from %s", self._queue_url)
-        return min(max(pause_s * 2, FIRST_BACKOFF_S), MAX_BACKOFF_S)
+        return min(max(interval_s * 2, first_s), most_s)
 
     def _poll(self) -> None:
-        pause_s = 0.0
+        interval_s = 0.0
         while not self._stopped.is_set():
-            pause_s = self.turn(pause_s)
-            self._stopped.wait(pause_s)
+            began_at = self._clock()
+            interval_s = self.turn(interval_s)
+            self._stopped.wait(max(0.0, began_at + interval_s - self._clock()))
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Whether there were messages."""
         response = ask(
             lambda: self._client.receive_message(
                 QueueUrl=self._queue_url,
@@ -102,6 +116,7 @@ class ReplyQueue:
             ask(lambda: self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries))
         if len(entries) < len(messages):
             raise MalformedPacket("AWS answered nonsense: messages without a receipt handle")
+        return bool(messages)
 
     def _hand_over(self, message: object) -> None:
         """One message's packets to the loop; one that can't be understood is dropped, whatever it is."""

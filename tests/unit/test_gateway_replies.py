@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from raptor_s3.gateway.aws import make_client
-from raptor_s3.gateway.replies import FIRST_BACKOFF_S, MAX_BACKOFF_S, ReplyQueue
+from raptor_s3.gateway.replies import EMPTY_INTERVALS_S, FAILED_INTERVALS_S, ReplyQueue
 from raptor_s3.gateway.trouble import INTERVAL_S, Complaints
 from raptor_s3.gateway.workers import Completions
 from raptor_s3.wire.gateway_message import OutboundPacket, Remote, build_packets
@@ -36,6 +36,7 @@ class Queue:
         self.deleted = deleted
         self.delivered: list[OutboundPacket] = []
         self.dropped = 0
+        self.now = self.wait_s = 0.0
         self.completions = Completions(lambda: None)
         self.replies = ReplyQueue(
             make_client("sqs", region=REGION, endpoint_url=url, connections=2, read_timeout_s=5),
@@ -44,17 +45,22 @@ class Queue:
             region=REGION,
             deliver=self.delivered.append,
             count_dropped=self.count_dropped,
-            **{"threads": 0, **more},
+            **{"threads": 0, "clock": self.clock, **more},
         )
 
     def count_dropped(self) -> None:
         self.dropped += 1
 
-    def turn(self, answer: object, pause_s: float = 0.0, *, status: int = 200) -> float:
+    def clock(self) -> float:
+        """A poll looks twice, and takes `wait_s`."""
+        self.now += self.wait_s
+        return self.now
+
+    def turn(self, answer: object, interval_s: float = 0.0, *, status: int = 200) -> float:
         self.answers.append((status, answer if isinstance(answer, bytes) else json.dumps(answer).encode()))
-        pause_s = self.replies.turn(pause_s)
+        interval_s = self.replies.turn(interval_s)
         self.completions.run()
-        return pause_s
+        return interval_s
 
 
 @pytest.fixture
@@ -105,12 +111,12 @@ def make_queue(monkeypatch):
 )
 def test_an_answer_that_makes_no_sense_is_a_failure_and_the_next_is_read(make_queue, caplog, status, answer):
     queue = make_queue()
-    assert queue.turn(answer, status=status) == FIRST_BACKOFF_S
+    assert queue.turn(answer, status=status) == FAILED_INTERVALS_S[0]
     assert queue.turn(answer, 0.75, status=status) == 1.5
-    assert queue.turn(answer, MAX_BACKOFF_S, status=status) == MAX_BACKOFF_S
+    assert queue.turn(answer, FAILED_INTERVALS_S[1], status=status) == FAILED_INTERVALS_S[1]
     assert len([record for record in caplog.records if "can't read replies" in record.message]) == 1
     assert "Traceback" not in caplog.text
-    assert queue.turn({"Messages": [GOOD]}, MAX_BACKOFF_S) == 0
+    assert queue.turn({"Messages": [GOOD]}, FAILED_INTERVALS_S[1]) == 0
     assert queue.delivered == [PACKET]
 
 
@@ -144,6 +150,41 @@ def test_a_message_without_a_body_is_deleted(make_queue):
     queue = make_queue()
     assert queue.turn({"Messages": [{"MessageId": "1", "ReceiptHandle": "empty"}]}) == 0
     assert queue.deleted == ["empty"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b"<html>portal</html>", b'{"Messages": []}'])
+def test_polls_that_are_empty_at_once_are_spread_out(make_queue, caplog, answer):
+    queue = make_queue()
+    intervals = [0.0]
+    for _ in range(8):
+        intervals.append(queue.turn(answer, intervals[-1]))
+    first_s, most_s = EMPTY_INTERVALS_S
+    assert intervals[1:4] == [first_s, 2 * first_s, 4 * first_s]
+    assert intervals[-2:] == [most_s, most_s]
+    assert [record.message.partition(" says ")[2] for record in caplog.records] == ["at once that it is empty, again and again"]
+    assert queue.turn({"Messages": [GOOD]}, most_s) == 0
+    queue.wait_s = most_s
+    assert queue.turn(answer, most_s) == 0
+    queue.wait_s = most_s / 2
+    assert queue.turn(answer, most_s) == most_s
+
+
+def test_a_thread_asks_a_queue_that_does_not_wait_no_more_than_its_intervals_allow(make_queue):
+    """The clock stands still but for the thread's own waits."""
+    queue = make_queue()
+    waits: list[float] = []
+    ended = queue.replies._stopped
+
+    def wait(timeout_s: float) -> None:
+        waits.append(timeout_s)
+        queue.now += timeout_s
+        if len(waits) == 7:
+            ended.set()
+
+    queue.answers += [(200, b"{}")] * 7
+    ended.wait = wait
+    queue.replies._poll()
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
 
 
 def test_a_bug_does_not_end_a_turn_either(make_queue, caplog, monkeypatch):
