@@ -4,7 +4,7 @@
     SQS      one message per datagram, ten in a call; replies come through `replies`
 
 A batch leaves when the socket is drained and something is due (`batching`), as long as a worker is free; while all are busy,
-batches grow. What the bounds on memory don't hold is dropped and counted.
+batches grow. What the bounds on memory don't hold, and what has waited too long, is dropped and counted.
 
 Invariant: a reply goes to the address and session that its own message came from.
 """
@@ -162,14 +162,15 @@ class Forwarder:
         encoded_key = base64.b64encode(peer_key).decode()
         remote = Remote(*plain_address(origin.address), encoded_key)
         self._remember(remote, origin)
-        envelope = Envelope(data, peer_key, (remote, origin), time.time() - max(0.0, clock.now() - now))
-        if not self._batcher.add(envelope, datagram, now):
+        envelope = Envelope(data, peer_key, (remote, origin), time.time() - max(0.0, clock.now() - now), now)
+        if not self._batcher.add(envelope, datagram):
             self._stats.dropped_full += 1
 
     def flush(self, now: float) -> None:
         """Send what is due; to be called when the sockets are drained, and when a timer has passed."""
         while self._has_room() and self._batcher.is_due(now):
             batch = self._batcher.take(now)
+            self._stats.dropped_stale = self._batcher.dropped_stale
             if not batch:
                 return
             self._deliver(batch)

@@ -25,6 +25,8 @@ class Stats:
     """Authentic, but no datagram of ours."""
     dropped_full: int = 0
     """A bound on memory was reached: per peer, in all, or the sink's or forwarder's queue."""
+    dropped_stale: int = 0
+    """Waited too long to be forwarded; their senders have sent fresh ones."""
     dropped_unroutable: int = 0
     """Replies for a peer without a session here, or without EgressRegion."""
     dropped_unsent: int = 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raptor_s3.codec import ObjectTransmissionInformation
-from raptor_s3.gateway.batching import Batcher, Envelope, message_bytes
+from raptor_s3.gateway.batching import MAX_WAIT_S, Batcher, Envelope, message_bytes
 from raptor_s3.gateway.workers import Completions, WorkerPool
 from raptor_s3.wire.datagram import FLAG_CANCEL, Datagram
 
@@ -23,7 +23,7 @@ def add(
     target: Batcher, name: str, esi: int, *, symbols: int = 3, now: float = 0.0, flags: int = 0, peer: bytes = b"peer"
 ) -> bool:
     oti = ObjectTransmissionInformation(symbols * 100, 100, 1)
-    return target.add(Envelope(f"{name}{esi}".encode(), peer, None, 0.0), Datagram(name, oti, flags, 0, esi, b""), now)
+    return target.add(Envelope(f"{name}{esi}".encode(), peer, None, 0.0, now), Datagram(name, oti, flags, 0, esi, b""))
 
 
 def taken(target: Batcher, now: float) -> list[bytes]:
@@ -94,6 +94,67 @@ def test_what_does_not_fit_is_refused_and_half_is_the_most_that_one_peer_gets():
     target.expire_all()
     assert len(taken(target, 0.0)) == 5
     assert add(target, "a", 3, peer=b"one")
+
+
+def test_peers_take_turns_and_what_one_has_waiting_does_not_delay_the_others():
+    target = batcher(max_count=3)
+    for number in range(6):
+        add(target, f"a{number}-", 0, symbols=1, peer=b"one")
+    add(target, "b", 0, symbols=1, peer=b"two")
+    add(target, "c", 0, symbols=1, peer=b"three")
+    add(target, "d", 0, symbols=1, peer=b"two")
+    assert taken(target, 0.0) == [b"a0-0", b"b0", b"c0"]
+    assert taken(target, 0.0) == [b"a1-0", b"d0", b"a2-0"]
+    assert taken(target, 0.0) == [b"a3-0", b"a4-0", b"a5-0"]
+    assert not target.is_due(0.0)
+
+
+def test_an_object_in_many_batches_lets_other_peers_in_between():
+    target = batcher(max_count=2)
+    for esi in range(5):
+        add(target, "a", esi, symbols=5, peer=b"one")
+    for number in range(2):
+        add(target, f"b{number}-", 0, symbols=1, peer=b"two")
+    assert taken(target, 0.0) == [b"a0", b"a1"]
+    assert taken(target, 0.0) == [b"b0-0"]
+    assert taken(target, 0.0) == [b"a2", b"a3"]
+    assert taken(target, 0.0) == [b"b1-0", b"a4"]
+
+
+def test_what_has_waited_too_long_is_dropped_and_what_came_later_goes():
+    target = batcher()
+    late = DELAY_S + MAX_WAIT_S + 0.01
+    add(target, "a", 0, now=0.0)
+    add(target, "a", 1, now=0.0)
+    add(target, "b", 0, now=0.0, symbols=1)
+    add(target, "a", 2, now=1.0)
+    add(target, "c", 0, now=1.0, symbols=1)
+    assert taken(target, late) == [b"a2", b"c0"]
+    assert target.dropped_stale == 3
+    assert target.waiting_bytes == 0
+    add(target, "a", 3, now=late)  # one of three was forwarded: it is not known to be whole
+    assert not target.is_due(late)
+    add(target, "a", 4, now=late)
+    assert taken(target, late) == [b"a3", b"a4"]
+
+
+def test_what_is_all_too_old_makes_no_batch_and_frees_its_room():
+    target = batcher(max_waiting_bytes=4 * message_bytes(b"a0"))
+    assert [add(target, "a", esi) for esi in range(3)] == [True, True, False]
+    late = DELAY_S + MAX_WAIT_S + 0.01
+    assert target.is_due(late)
+    assert taken(target, late) == []
+    assert not target.is_due(late)
+    assert target.get_timer() is None
+    assert target.waiting_bytes == 0
+    assert [add(target, "b", esi, now=late) for esi in range(3)] == [True, True, False]
+
+
+def test_a_long_delay_is_no_reason_to_drop():
+    target = batcher(delay_s=5.0)
+    add(target, "a", 0)
+    assert taken(target, 4.9) == []
+    assert taken(target, 5.1) == [b"a0"]
 
 
 @given(
