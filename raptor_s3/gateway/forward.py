@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.batching import Batcher, Envelope, message_bytes
 from raptor_s3.gateway.endpoint import plain_address
+from raptor_s3.gateway.trouble import Complaints, ask
 from raptor_s3.gateway.workers import Completions, WorkerPool
 from raptor_s3.net import clock
 from raptor_s3.wire.datagram import parse_datagram
@@ -71,20 +72,21 @@ class LambdaDestination:
     def __init__(self, client: Any, function: str, *, max_count: int = 1000) -> None:
         self._client = client
         self._function = function
+        self._complaints = Complaints(_log)
         self.max_count = max_count
         self.max_bytes = LAMBDA_PAYLOAD
 
     def deliver(self, messages: Sequence[GatewayMessage]) -> tuple[list[Reply], int]:
         payload = json.dumps(build_batch(messages), separators=(",", ":")).encode()
         response = _with_retries(lambda: self._client.invoke(FunctionName=self._function, Payload=payload))
-        answer = response["Payload"].read()
+        answer = ask(response["Payload"].read)
         if "FunctionError" in response:
-            _log.error("Lambda %s failed: %s", self._function, answer[:500].decode(errors="replace"))
+            self._complaints.error("Lambda %s failed: %s", self._function, answer[:500].decode(errors="replace"))
             return [], len(messages)
         try:
             return parse_replies(answer), 0
         except MalformedPacket as error:
-            _log.error("Lambda %s answered nonsense: %s", self._function, error)
+            self._complaints.error("Lambda %s answered nonsense: %s", self._function, error)
             return [], 0
 
 
@@ -105,7 +107,7 @@ class SqsDestination:
         refused = 0
         for attempt in range(ATTEMPTS):
             send = functools.partial(self._client.send_message_batch, QueueUrl=self._queue_url, Entries=entries)
-            failed = {entry["Id"]: bool(entry.get("SenderFault")) for entry in _with_retries(send).get("Failed", [])}
+            failed = ask(functools.partial(_failed, _with_retries(send)))
             refused += sum(failed.values())
             entries = [entry for entry in entries if failed.get(entry["Id"]) is False]
             if not entries:
@@ -150,6 +152,7 @@ class Forwarder:
         self._routes: collections.OrderedDict[Remote, Any] = collections.OrderedDict()
         self._latest: collections.OrderedDict[str, Any] = collections.OrderedDict()
         self._next_tag = random.getrandbits(48)
+        self._complaints = Complaints(_log)
 
     def receive(self, origin: Any, peer_key: bytes, data: bytes, now: float) -> None:
         """One authentic datagram of `peer_key`."""
@@ -237,11 +240,11 @@ class Forwarder:
         def job() -> None:
             try:
                 replies, lost = self._destination.deliver(messages)
-            except (ClientError, BotoCoreError) as error:
-                _log.error("%d datagrams could not be forwarded: %s", len(messages), error)
+            except (ClientError, BotoCoreError, MalformedPacket) as error:
+                self._complaints.error("%d datagrams could not be forwarded: %s", len(messages), error)
                 replies, lost = [], len(messages)
             except Exception:
-                _log.exception("%d datagrams could not be forwarded", len(messages))
+                self._complaints.bug("%d datagrams could not be forwarded", len(messages))
                 replies, lost = [], len(messages)
             self._completions.put(lambda: finish(replies, lost))
 
@@ -270,11 +273,19 @@ class Forwarder:
                 table.popitem(last=False)
 
 
+def _failed(answer: Any) -> dict[str, bool]:
+    """The ids that SendMessageBatch did not take, and whether that was their own fault."""
+    return {entry["Id"]: bool(entry.get("SenderFault")) for entry in answer.get("Failed", [])}
+
+
 def _with_retries(call: Callable[[], Any]) -> Any:
-    """Throttling, 5xx and lost connections are tried again; a call that timed out may have run, so it is not."""
+    """Throttling, 5xx and lost connections are tried again; a call that timed out may have run, so it is not.
+
+    Raises MalformedPacket for an answer that makes no sense.
+    """
     for attempt in range(ATTEMPTS):
         try:
-            return call()
+            return ask(call)
         except ReadTimeoutError:
             raise
         except ClientError as error:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from types import SimpleNamespace
 
+import pytest
+from botocore.exceptions import ClientError
+
 from raptor_s3.gateway.batching import MAX_WAIT_S
-from raptor_s3.gateway.forward import Forwarder
+from raptor_s3.gateway.forward import Forwarder, LambdaDestination, SqsDestination
 from raptor_s3.gateway.stats import Stats
 from raptor_s3.gateway.workers import Completions
 from raptor_s3.wire.datagram import Datagram, build_datagram, plan_object
@@ -78,3 +82,57 @@ def test_what_waited_too_long_for_a_worker_is_dropped_and_counted():
     assert gate.batches == [1, 1]
     assert (rig.stats.forwarded, rig.stats.dropped_stale, rig.stats.dropped_full) == (2, 3, 0)
     assert not rig.forwarder.load
+
+
+class Aws:
+    """A client whose calls all end in the same way."""
+
+    def __init__(self, outcome) -> None:
+        self.outcome = outcome
+
+    def invoke(self, **_):
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return {**self.outcome, "Payload": io.BytesIO(self.outcome["Payload"])}
+
+    def send_message_batch(self, **_):
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+UNREADABLE = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+FORBIDDEN = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "Call")
+
+
+@pytest.mark.parametrize(
+    ("destination", "lost"),
+    [
+        (SqsDestination(Aws(UNREADABLE), "queue"), 5),
+        (SqsDestination(Aws(FORBIDDEN), "queue"), 5),
+        (SqsDestination(Aws(None), "queue"), 5),
+        (SqsDestination(Aws({"Failed": [1]}), "queue"), 5),
+        (SqsDestination(Aws({"Failed": [{"Code": "no id"}]}), "queue"), 5),
+        (LambdaDestination(Aws(UNREADABLE), "name"), 5),
+        (LambdaDestination(Aws(FORBIDDEN), "name"), 5),
+        (LambdaDestination(Aws({"Payload": b"Trace\nback", "FunctionError": "Unhandled"}), "name"), 5),
+        (LambdaDestination(Aws({"Payload": b"\xff"}), "name"), 0),
+    ],
+)
+def test_what_aws_answers_in_bad_hours_is_one_line_however_often(caplog, destination, lost):
+    rig = Rig(destination)
+    for _ in range(5):
+        rig.put()
+        rig.wait()
+    assert (rig.stats.forward_batches, rig.stats.forward_failures) == (5, lost)
+    assert len(caplog.text.splitlines()) == 1
+
+
+def test_a_bug_of_ours_has_a_traceback_once(caplog, monkeypatch):
+    monkeypatch.setattr("raptor_s3.gateway.forward.build_message", lambda _: 1 // 0)
+    rig = Rig(SqsDestination(Aws({}), "queue"))
+    for _ in range(3):
+        rig.put()
+        rig.wait()
+    assert rig.stats.forward_failures == 3
+    assert caplog.text.count("Traceback") == 1

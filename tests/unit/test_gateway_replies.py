@@ -31,7 +31,7 @@ GOOD = message(build_packets([PACKET]))
 class Queue:
     """A ReplyQueue without threads; `answers` are what SQS says to ReceiveMessage: (status, octets)."""
 
-    def __init__(self, url: str, answers: list[tuple[int, bytes]], deleted: list[str], **more) -> None:
+    def __init__(self, client, answers: list[tuple[int, bytes]], deleted: list[str]) -> None:
         self.answers = answers
         self.deleted = deleted
         self.delivered: list[OutboundPacket] = []
@@ -39,13 +39,14 @@ class Queue:
         self.now = self.wait_s = 0.0
         self.completions = Completions(lambda: None)
         self.replies = ReplyQueue(
-            make_client("sqs", region=REGION, endpoint_url=url, connections=2, read_timeout_s=5),
-            f"{url}/0/replies",
+            client,
+            f"{client.meta.endpoint_url}/0/replies",
             self.completions,
             region=REGION,
             deliver=self.delivered.append,
             count_dropped=self.count_dropped,
-            **{"threads": 0, "clock": self.clock, **more},
+            threads=0,
+            clock=self.clock,
         )
 
     def count_dropped(self) -> None:
@@ -63,12 +64,9 @@ class Queue:
         return interval_s
 
 
-@pytest.fixture
-def make_queue(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    answers: list[tuple[int, bytes]] = []
-    deleted: list[str] = []
+@pytest.fixture(scope="module")
+def sqs():
+    """A client of its own SQS; `answers`, used up one by one, and `deleted` are the server's."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -76,10 +74,10 @@ def make_queue(monkeypatch):
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.headers["X-Amz-Target"].endswith("ReceiveMessage"):
-                status, octets = answers.pop(0) if answers else (500, b"{}")
+                status, octets = server.answers.pop(0)
             else:
                 status, octets = 200, b"{}"
-                deleted.extend(entry["ReceiptHandle"] for entry in request["Entries"])
+                server.deleted.extend(entry["ReceiptHandle"] for entry in request["Entries"])
             self.send_response(status)
             self.send_header("Content-Length", str(len(octets)))
             self.end_headers()
@@ -88,11 +86,22 @@ def make_queue(monkeypatch):
         def log_message(self, *_) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield lambda **more: Queue(f"http://127.0.0.1:{server.server_port}", answers, deleted, **more)
+        url = f"http://127.0.0.1:{server.server_port}"
+        server.client = make_client("sqs", region=REGION, endpoint_url=url, connections=2, read_timeout_s=5)
+        yield server
+        server.client.close()
         server.shutdown()
+
+
+@pytest.fixture
+def queue(sqs):
+    sqs.answers, sqs.deleted = [], []
+    return Queue(sqs.client, sqs.answers, sqs.deleted)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +118,7 @@ def make_queue(monkeypatch):
         (500, b"[]"),
     ],
 )
-def test_an_answer_that_makes_no_sense_is_a_failure_and_the_next_is_read(make_queue, caplog, status, answer):
-    queue = make_queue()
+def test_an_answer_that_makes_no_sense_is_a_failure_and_the_next_is_read(queue, caplog, status, answer):
     assert queue.turn(answer, status=status) == FAILED_INTERVALS_S[0]
     assert queue.turn(answer, 0.75, status=status) == 1.5
     assert queue.turn(answer, FAILED_INTERVALS_S[1], status=status) == FAILED_INTERVALS_S[1]
@@ -135,8 +143,7 @@ def test_an_answer_that_makes_no_sense_is_a_failure_and_the_next_is_read(make_qu
     ],
     ids=str,
 )
-def test_a_message_that_makes_no_sense_is_deleted_and_the_others_are_delivered(make_queue, caplog, poison):
-    queue = make_queue()
+def test_a_message_that_makes_no_sense_is_deleted_and_the_others_are_delivered(queue, caplog, poison):
     assert queue.turn({"Messages": [GOOD, message(poison, handle="poison"), GOOD]}) == 0
     assert queue.delivered == [PACKET, PACKET]
     assert queue.dropped == 1
@@ -146,15 +153,13 @@ def test_a_message_that_makes_no_sense_is_deleted_and_the_others_are_delivered(m
     assert "Traceback" not in caplog.text
 
 
-def test_a_message_without_a_body_is_deleted(make_queue):
-    queue = make_queue()
+def test_a_message_without_a_body_is_deleted(queue):
     assert queue.turn({"Messages": [{"MessageId": "1", "ReceiptHandle": "empty"}]}) == 0
     assert queue.deleted == ["empty"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"<html>portal</html>", b'{"Messages": []}'])
-def test_polls_that_are_empty_at_once_are_spread_out(make_queue, caplog, answer):
-    queue = make_queue()
+def test_polls_that_are_empty_at_once_are_spread_out(queue, caplog, answer):
     intervals = [0.0]
     for _ in range(8):
         intervals.append(queue.turn(answer, intervals[-1]))
@@ -169,9 +174,8 @@ def test_polls_that_are_empty_at_once_are_spread_out(make_queue, caplog, answer)
     assert queue.turn(answer, most_s) == most_s
 
 
-def test_a_thread_asks_a_queue_that_does_not_wait_no_more_than_its_intervals_allow(make_queue):
+def test_a_thread_asks_a_queue_that_does_not_wait_no_more_than_its_intervals_allow(queue):
     """The clock stands still but for the thread's own waits."""
-    queue = make_queue()
     waits: list[float] = []
     ended = queue.replies._stopped
 
@@ -187,8 +191,7 @@ def test_a_thread_asks_a_queue_that_does_not_wait_no_more_than_its_intervals_all
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
 
 
-def test_a_bug_does_not_end_a_turn_either(make_queue, caplog, monkeypatch):
-    queue = make_queue()
+def test_a_bug_does_not_end_a_turn_either(queue, caplog, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("raptor_s3.gateway.replies.parse_packets", lambda _: 1 // 0)
         assert queue.turn({"Messages": [GOOD]}) == 0
