@@ -26,10 +26,11 @@ from raptor_s3.net.channel import PlainChannel, WireGuardChannel
 from raptor_s3.net.forking import in_forked_child
 from raptor_s3.net.future import PutFuture
 from raptor_s3.net.link import PAUSE_S, Link
+from raptor_s3.net.lookup import resolve
 from raptor_s3.net.put import new_transfer_id
 from raptor_s3.net.session_store import DEFAULT, SessionStore
 from raptor_s3.net.settings import EndpointSettings
-from raptor_s3.net.udp import Readiness, resolve
+from raptor_s3.net.udp import Readiness
 from raptor_s3.transfer.outcome import Confirm, PutOutcome, TransferStats
 from raptor_s3.transfer.plan import PutRequest
 
@@ -49,6 +50,8 @@ _log = logging.getLogger(__name__)
 RECEIVE_LIMIT: Final = 256
 LATE_S: Final = 0.25
 """A process that comes to itself so long after its time (stopped, suspended, starved) can't tell round trips."""
+LOOKUP_INTERVAL_S: Final = 5.0
+"""An endpoint that does not answer may have moved: so often its name is looked up again."""
 _MAX_WAIT_S: Final = 3600.0
 
 _engines: dict[EndpointSettings, Engine] = {}
@@ -89,6 +92,7 @@ class Engine:
         self._open_lock = threading.Lock()
         self._lookup_failed_at = float("-inf")
         self._lookup_error = ""
+        self._lookup_at = float("-inf")
         self._link: Link | None = None
         self._readiness: Readiness | None = None
         self._watched = -1
@@ -400,27 +404,34 @@ class Engine:
 
     def _open(self) -> Link:
         link = self._link
-        if link is not None and not link.route.wants_addresses and not self._is_closing:
+        if link is not None and (not link.route.wants_addresses or clock.now() < self._lookup_at) and not self._is_closing:
             return link
-        called_at = clock.now()
-        with self._open_lock:
-            if called_at <= self._lookup_failed_at:  # we waited for it: one more would fail too, and as slowly
-                raise HandshakeTimeout(self._lookup_error)
+        settings, called_at = self.settings, clock.now()
+        if not self._open_lock.acquire(timeout=settings.handshake_timeout_s if link is None else 0):
+            if link is not None:
+                return link  # with the addresses that it has
+            raise HandshakeTimeout(f"{settings.url}: {settings.host} could not be resolved in time")
+        try:
+            if called_at <= self._lookup_failed_at and self._link is None:
+                raise HandshakeTimeout(self._lookup_error)  # we waited for it: one more would fail too, and as slowly
             self._is_closing = False
-            settings = self.settings
-            try:
-                if self._link is None:
-                    addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
-                    self._link = Link(settings, self._channel(), addresses, clock.now())
-                elif self._link.route.wants_addresses:
-                    addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
-                    with self._lock:
-                        self._link.route.set_addresses(addresses)
-            except OSError as error:
+            if self._link is None:
+                addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
+                self._link = Link(settings, self._channel(), addresses, clock.now())
+            elif self._link.route.wants_addresses:
+                self._lookup_at = clock.now() + LOOKUP_INTERVAL_S
+                addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
+                with self._lock:
+                    self._link.route.set_addresses(addresses)
+        except OSError as error:
+            if self._link is None:
                 self._lookup_failed_at = clock.now()
                 self._lookup_error = f"{settings.url}: {error.strerror or error}"
                 raise HandshakeTimeout(self._lookup_error) from None
-            return self._link
+            _log.debug("%s: %s", settings.url, error)  # who was known by name may still be there
+        finally:
+            self._open_lock.release()
+        return self._link
 
     def _channel(self) -> Channel:
         settings = self.settings

@@ -31,8 +31,8 @@ from raptor_s3.wire.transfer_state import StateType, parse_transfer_state
 
 if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel, Sealer
+    from raptor_s3.net.lookup import Address
     from raptor_s3.net.settings import EndpointSettings
-    from raptor_s3.net.udp import Address
     from raptor_s3.transfer.plan import PutRequest
     from raptor_s3.wire.transfer_state import TransferState
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from raptor_s3.net.udp import Socket
 
 if TYPE_CHECKING:
-    from raptor_s3.net.udp import Address
+    from raptor_s3.net.lookup import Address
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """One connected UDP socket of a client: trains out (UDP GSO), datagrams in, readiness, and what the kernel has to say.
 
-Invariant: nothing here blocks but `resolve` and `Readiness.wait`.
+Invariant: nothing here blocks but `Readiness.wait`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import queue
 import select
 import socket
 import struct
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raptor_s3.net.lookup import Address
 
 # linux/udp.h, linux/in.h, linux/in6.h; Python's socket module has none of them.
 _SOL_UDP: Final = 17
@@ -34,44 +34,9 @@ _GSO_REFUSED: Final = frozenset((errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, err
 _REFUSED: Final = frozenset((errno.ECONNREFUSED, errno.ECONNRESET))
 _is_linux: Final = sys.platform == "linux"
 
-Address = tuple[int, Any]
-"""Address family, and the address as the socket module writes it."""
-
 
 class MessageTooLong(OSError):
     """The datagram does not fit the path's MTU. Nothing of it has left."""
-
-
-def resolve(host: str, port: int, timeout_s: float) -> list[Address]:
-    """The endpoint's addresses in the order to try them. Waits for the resolver, but no longer than `timeout_s`.
-
-    Raises OSError when there are none.
-    """
-    with contextlib.suppress(OSError):  # a literal address needs no resolver
-        return _addresses(host, port, socket.AI_NUMERICHOST)
-    answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(_addresses(host, port, 0))
-        except OSError as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, name="raptor-s3-resolver", daemon=True).start()
-    try:
-        answer = answers.get(timeout=timeout_s)
-    except queue.Empty:
-        raise OSError(errno.ETIMEDOUT, f"{host} could not be resolved in time") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
-
-
-def _addresses(host: str, port: int, flags: int) -> list[Address]:
-    # Octets go to the resolver as they are; for text Python loads its IDNA codec first, 2 ms that ASCII does not need.
-    name = host.encode() if host.isascii() else host
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_DGRAM, flags=flags)
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 class Socket:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, RaptorError, TransferCancelled
-from raptor_s3.net import clock
+from raptor_s3.net import clock, lookup
 from raptor_s3.net import engine as engine_module
 from raptor_s3.net.counter_lease import LEASE_VALID_S
 from raptor_s3.net.engine import Engine
@@ -299,3 +299,39 @@ def test_a_put_that_finds_the_engine_just_closed_ends(responder: Responder, monk
     monkeypatch.undo()
     assert put(engine, "c").fields["ETag"]
     engine.close()
+
+
+def test_a_resolver_that_fails_does_not_take_away_what_is_known(responder: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(responder.settings())
+    put(engine, "a", timeout_s=3)
+    assert engine._link is not None
+    engine._link.route.wants_addresses = True
+
+    def resolve(*_: object) -> Any:
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(engine_module, "resolve", resolve)
+    put(engine, "b", timeout_s=3)
+    put(engine, "c", timeout_s=3)
+    engine.close()
+
+
+def test_an_answer_that_came_too_late_is_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions, may_answer = [], threading.Event()
+
+    def slow(name: bytes, port: int, **options: int) -> Any:
+        if options["flags"]:
+            raise OSError("not a literal address")
+        questions.append(name)
+        assert may_answer.wait(10)
+        return [(socket.AF_INET, None, None, None, ("192.0.2.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    for _ in range(3):
+        with pytest.raises(OSError, match="in time"):
+            lookup.resolve("gateway.example.com", 51820, 0.05)
+    may_answer.set()
+    assert lookup.resolve("gateway.example.com", 51820, 5.0) == [(socket.AF_INET, ("192.0.2.1", 51820))]
+    assert questions == [b"gateway.example.com"]
+    lookup.resolve("gateway.example.com", 51820, 5.0)
+    assert len(questions) == 2, "answers are not kept"
