@@ -3,7 +3,7 @@
     s3://bucket/key   with a put header, over the profile's endpoint; the answer carries S3's ETag
     wg://host:port    as the published CLI sends: a timestamped relative path for a name, RFC 5053's degrees, no put header
 
-Invariant: at most MAX_IN_FLIGHT_BYTES of file content are in memory, and exit code 0 means that every file was confirmed as
+Invariant: of file content a Window and one more file are in memory, and exit code 0 means that every file was confirmed as
 `--confirm` asks.
 """
 
@@ -27,6 +27,7 @@ from raptor_s3.cli.options import (
     non_negative_float,
     positive_float,
 )
+from raptor_s3.cli.window import SLOW_LINK_BPS, Window, small
 from raptor_s3.errors import ConfigError, RaptorError
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from raptor_s3.net.engine import Engine, PutOutcome
     from raptor_s3.routing.config import RaptorConfig
 
-MAX_IN_FLIGHT = 256
-MAX_IN_FLIGHT_BYTES = 64 << 20
-SLOW_LINK_BPS = 1e6  # a file may take the `timeout` setting and the time that it needs on such a link
 CONFIRMATIONS = ("none", "any", "packets", "block", "file")
 
 
@@ -80,13 +78,17 @@ class Sender:
         self._content_type: str | None = args.content_type
         self._metadata: dict[str, str] | None = args.metadata
 
-    def submit(self, upload: Upload, body: bytes) -> Future[PutOutcome]:
-        """Raises ValueError for what can't be coded: a body or a name that is too long."""
-        timeout_s = self._timeout_s or self._config.timeout_s + len(body) * 8 / SLOW_LINK_BPS
+    def submit(self, upload: Upload, body: bytes, wait_s: float) -> Future[PutOutcome]:
+        """`wait_s`: how long it may wait for others. Raises ValueError for a body or a name that is too long to be coded."""
+        timeout_s = wait_s + self.patience_s(len(body))
         if isinstance(self._destination, Receiver):
             return self._engine.submit(None, body, timeout_s=timeout_s, confirm=self.confirm, object_id=upload.name)
         fields = self.fields(self._destination, upload, body)
         return self._engine.submit(fields, body, timeout_s=timeout_s, confirm=self.confirm)
+
+    def patience_s(self, size_bytes: int) -> float:
+        """How long a file may take when nothing else is under way."""
+        return self._timeout_s or self._config.timeout_s + size_bytes * 8 / SLOW_LINK_BPS
 
     def fields(self, bucket: Bucket, upload: Upload, body: bytes) -> dict[str, Any]:
         """The PutObject parameters of this upload."""
@@ -105,14 +107,13 @@ def transfer(sender: Sender, uploads: Sequence[Upload], report: Report, aftermat
     """Send them all, many at once, and settle each when it is done. Files that can't be read or sent count as failed."""
     from raptor_s3.cli.aftermath import Departure
 
-    done: queue.SimpleQueue[tuple[Departure, Future[PutOutcome], float]] = queue.SimpleQueue()
-    in_flight = in_flight_bytes = 0
+    done: queue.SimpleQueue[tuple[int, Departure, Future[PutOutcome], float]] = queue.SimpleQueue()
+    window = Window(sum(map(_small_bytes, uploads)))
 
     def settle_one() -> None:
-        nonlocal in_flight, in_flight_bytes
-        sent, future, elapsed_s = done.get()
-        in_flight -= 1
-        in_flight_bytes -= sent.size_bytes
+        number, sent, future, elapsed_s = done.get()
+        window.leave(number)
+        window.open()
         try:
             outcome = future.result()
         except RaptorError as error:
@@ -120,26 +121,26 @@ def transfer(sender: Sender, uploads: Sequence[Upload], report: Report, aftermat
         else:
             aftermath.succeed(sent, outcome, is_confirmed=sender.confirm != "none")
 
-    for upload in uploads:
+    for number, upload in enumerate(uploads):
         try:
             body = _read(upload)
         except OSError as error:
             report.fail(upload, 0, f"can't be read: {error.strerror}")
             continue
-        while in_flight and (in_flight >= MAX_IN_FLIGHT or in_flight_bytes + len(body) > MAX_IN_FLIGHT_BYTES):
+        while not window.has_room(len(body)):
             settle_one()
         sent = Departure(upload, len(body), time.time(), time.perf_counter())
+        wait_s = window.enter(number, len(body))
         try:
-            future = sender.submit(upload, body)
+            future = sender.submit(upload, body, wait_s)
         except ConfigError:
             raise
         except (RaptorError, ValueError) as error:
+            window.leave(number)
             aftermath.fail(sent, error, time.perf_counter() - sent.began)
             continue
-        in_flight += 1
-        in_flight_bytes += len(body)
-        future.add_done_callback(functools.partial(_enqueue, done, sent))
-    while in_flight:
+        future.add_done_callback(functools.partial(_enqueue, done, number, sent))
+    while window:
         settle_one()
 
 
@@ -198,12 +199,19 @@ def _warn_about_secrets(args: argparse.Namespace, output: Output) -> None:
         )
 
 
-def _enqueue(done: queue.SimpleQueue[Any], sent: Departure, future: Future[PutOutcome]) -> None:
-    done.put((sent, future, time.perf_counter() - sent.began))
+def _enqueue(done: queue.SimpleQueue[Any], number: int, sent: Departure, future: Future[PutOutcome]) -> None:
+    done.put((number, sent, future, time.perf_counter() - sent.began))
 
 
 def _read(upload: Upload) -> bytes:
     return sys.stdin.buffer.read() if upload.path is None else upload.path.read_bytes()
+
+
+def _small_bytes(upload: Upload) -> int:
+    try:
+        return small(upload.path.stat().st_size) if upload.path is not None else 0
+    except OSError:
+        return 0
 
 
 def _guess_content_type(name: str) -> str | None:
@@ -241,7 +249,7 @@ VERB = Verb(
         ),
         Option(
             "timeout",
-            "Seconds that a file may take, from its first datagram to its confirmation.",
+            "Seconds that a file may take, beside 8 s for each MB that goes before it.",
             "SECONDS",
             parse=positive_float,
         ),

@@ -79,5 +79,5 @@ def error_for(ending: Ending, fields: Mapping[str, Any] | None, waited_s: float)
     if ending is Ending.CANCELLED:
         return TransferCancelled("the receiver acknowledged the cancel: nothing was and nothing will be written")
     if ending is Ending.NOTHING_SENT:
-        return ConfirmationTimeout(f"nothing was sent: {waited_s:.3g} s are too short for the path as it is")
+        return ConfirmationTimeout(f"nothing was sent: its turn did not come within {waited_s:.3g} s, or the path is too slow")
     return ConfirmationTimeout(f"no final state within {waited_s:.3g} s")
