@@ -9,9 +9,6 @@ Invariant: of file content a Window and one more file are in memory, and exit co
 
 from __future__ import annotations
 
-import functools
-import queue
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +24,14 @@ from raptor_s3.cli.options import (
     non_negative_float,
     positive_float,
 )
-from raptor_s3.cli.window import SLOW_LINK_BPS, Window, small
-from raptor_s3.errors import ConfigError, RaptorError
+from raptor_s3.cli.window import SLOW_LINK_BPS
+from raptor_s3.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from concurrent.futures import Future
 
-    from raptor_s3.cli.aftermath import Aftermath, Departure
     from raptor_s3.cli.output import Output
-    from raptor_s3.cli.report import Report
     from raptor_s3.net.engine import Engine, PutOutcome
     from raptor_s3.routing.config import RaptorConfig
 
@@ -55,13 +49,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     config = load_config(args, destination)
     from raptor_s3.cli.aftermath import Aftermath
     from raptor_s3.cli.report import Report
+    from raptor_s3.cli.transfer import Transfer
     from raptor_s3.net.engine import Engine
     from raptor_s3.routing.endpoint import breaker_for, journal_for
 
     engine = Engine.for_endpoint(config.endpoint_settings())
     sender = Sender(engine, destination, config, args)
     with Report(output, destination, uploads) as report:
-        transfer(sender, uploads, report, Aftermath(engine, destination, report, journal_for(config), breaker_for(config)))
+        aftermath = Aftermath(engine, destination, report, journal_for(config), breaker_for(config))
+        Transfer(sender, report, aftermath).run(uploads)
     return EXIT_FAILED if report.failed else EXIT_OK
 
 
@@ -101,47 +97,6 @@ class Sender:
         if self._metadata:
             fields["Metadata"] = self._metadata
         return fields
-
-
-def transfer(sender: Sender, uploads: Sequence[Upload], report: Report, aftermath: Aftermath) -> None:
-    """Send them all, many at once, and settle each when it is done. Files that can't be read or sent count as failed."""
-    from raptor_s3.cli.aftermath import Departure
-
-    done: queue.SimpleQueue[tuple[int, Departure, Future[PutOutcome], float]] = queue.SimpleQueue()
-    window = Window(sum(map(_small_bytes, uploads)))
-
-    def settle_one() -> None:
-        number, sent, future, elapsed_s = done.get()
-        window.leave(number)
-        window.open()
-        try:
-            outcome = future.result()
-        except RaptorError as error:
-            aftermath.fail(sent, error, elapsed_s)
-        else:
-            aftermath.succeed(sent, outcome, is_confirmed=sender.confirm != "none")
-
-    for number, upload in enumerate(uploads):
-        try:
-            body = _read(upload)
-        except OSError as error:
-            report.fail(upload, 0, f"can't be read: {error.strerror}")
-            continue
-        while not window.has_room(len(body)):
-            settle_one()
-        sent = Departure(upload, len(body), time.time(), time.perf_counter())
-        wait_s = window.enter(number, len(body))
-        try:
-            future = sender.submit(upload, body, wait_s)
-        except ConfigError:
-            raise
-        except (RaptorError, ValueError) as error:
-            window.leave(number)
-            aftermath.fail(sent, error, time.perf_counter() - sent.began)
-            continue
-        future.add_done_callback(functools.partial(_enqueue, done, number, sent))
-    while window:
-        settle_one()
 
 
 def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> RaptorConfig:
@@ -197,21 +152,6 @@ def _warn_about_secrets(args: argparse.Namespace, output: Output) -> None:
             "--client-key shows the private key to everyone who can list this machine's processes: "
             "use --client-key-file or RAPTOR_CLIENT_KEY"
         )
-
-
-def _enqueue(done: queue.SimpleQueue[Any], number: int, sent: Departure, future: Future[PutOutcome]) -> None:
-    done.put((number, sent, future, time.perf_counter() - sent.began))
-
-
-def _read(upload: Upload) -> bytes:
-    return sys.stdin.buffer.read() if upload.path is None else upload.path.read_bytes()
-
-
-def _small_bytes(upload: Upload) -> int:
-    try:
-        return small(upload.path.stat().st_size) if upload.path is not None else 0
-    except OSError:
-        return 0
 
 
 def _guess_content_type(name: str) -> str | None:

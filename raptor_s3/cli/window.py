@@ -66,6 +66,12 @@ class Window:
         self._bytes += size
         return seconds
 
+    def wait_again(self, number: int) -> float:
+        """How many seconds a file that is submitted again may wait for others: all of them may be before it."""
+        entry = self._entries[number]
+        later = entry.patience - self._small_bytes if entry.patience < _NEVER else 0
+        return (self._bytes - entry.size + later) * 8 / SLOW_LINK_BPS
+
     def leave(self, number: int) -> None:
         self._bytes -= self._entries.pop(number).size
 

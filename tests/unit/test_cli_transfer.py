@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raptor_s3.cli import window
+from raptor_s3.cli import transfer, window
 from raptor_s3.cli.aftermath import Aftermath
 from raptor_s3.cli.destination import Bucket, Upload
 from raptor_s3.cli.output import Output
 from raptor_s3.cli.report import Report
-from raptor_s3.cli.send import Sender, transfer
+from raptor_s3.cli.send import Sender
+from raptor_s3.cli.transfer import Transfer
 from raptor_s3.cli.window import Window
+from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout
 from raptor_s3.transfer.outcome import PutOutcome, TransferStats
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class FakeEngine:
     def __init__(self, answer: Callable[[str, int], Exception | None] = lambda key, attempt: None) -> None:
         self.answer = answer
         self.puts: list[tuple[str, float]] = []
+        self.is_deaf = False
         self.octets = self.most_octets = 0
         self._queue: list[tuple[Future[PutOutcome], Exception | None, int]] = []
         self._lock = threading.Lock()
@@ -41,6 +44,8 @@ class FakeEngine:
         key = fields["Key"]
         attempt = sum(key == other for other, _ in self.puts)
         self.puts.append((key, timeout_s))
+        if self.is_deaf:
+            raise HandshakeTimeout("no such name")
         future: Future[PutOutcome] = Future()
         with self._lock:
             self._queue.append((future, self.answer(key, attempt), len(body)))
@@ -76,7 +81,7 @@ def send(engine: Any, folder: Path, sizes: Sequence[int], timeout_s: float = 5.0
     breaker: Any = SimpleNamespace(succeeded=lambda: None, ended=lambda reason, at: None)
     with Report(Output(stdout, stdout, is_json=True), destination, uploads) as report:
         aftermath = Aftermath(engine, destination, report, None, breaker)
-        transfer(Sender(engine, destination, config, args), uploads, report, aftermath)
+        Transfer(Sender(engine, destination, config, args), report, aftermath).run(uploads)
     return [json.loads(line) for line in stdout.getvalue().splitlines()]
 
 
@@ -143,3 +148,52 @@ def test_small_files_overtake_a_larger_one_only_as_far_as_it_was_given_time_for(
 
 def test_a_file_of_any_size_has_room_when_it_is_the_only_one() -> None:
     assert Window(0).has_room(64 * MB)
+
+
+# Where nobody shakes hands
+
+
+@pytest.fixture
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(transfer, "LONGEST_PAUSE_S", 0.04)
+
+
+@pytest.mark.usefixtures("_short_pauses")
+def test_a_file_that_met_nobody_is_submitted_again(tmp_path: Path) -> None:
+    def blip(key: str, attempt: int) -> Exception | None:
+        return HandshakeTimeout("refused") if key != "0000" and attempt < 3 else None
+
+    engine = FakeEngine(blip)
+    lines = send(engine, tmp_path, [1000] * 20)
+    assert lines[-1]["summary"]["sent"] == 20
+    assert sorted(key for key, _ in engine.puts) == sorted(["0000", *[f"{number:04}" for number in range(1, 20)] * 4])
+
+
+@pytest.mark.usefixtures("_short_pauses")
+def test_what_may_have_been_sent_is_not_submitted_again(tmp_path: Path) -> None:
+    engine = FakeEngine(lambda key, attempt: ConfirmationTimeout("silence") if key == "0001" else None)
+    lines = send(engine, tmp_path, [1000] * 3)
+    assert (lines[-1]["summary"]["sent"], lines[-1]["summary"]["failed"]) == (2, 1)
+    assert len(engine.puts) == 3
+
+
+@pytest.mark.usefixtures("_short_pauses")
+def test_patience_with_an_outage_ends(tmp_path: Path) -> None:
+    engine = FakeEngine(lambda key, attempt: HandshakeTimeout("refused") if key > "0001" else None)
+    lines = send(engine, tmp_path, [1000] * 4, timeout_s=0.5)
+    assert [line["ok"] for line in sorted(lines[:-1], key=lambda line: line["file"])] == [True, True, False, False]
+    assert all("refused. Is UDP to the endpoint open" in line["error"] for line in lines[:-1] if not line["ok"])
+    assert sum(key == "0003" for key, _ in engine.puts) > 2
+
+
+@pytest.mark.usefixtures("_short_pauses")
+@pytest.mark.parametrize("is_deaf", [False, True], ids=["no handshake", "no address"])
+def test_where_nobody_was_ever_heard_the_rest_is_not_tried(tmp_path: Path, is_deaf: bool) -> None:
+    engine = FakeEngine(lambda key, attempt: HandshakeTimeout("refused"))
+    engine.is_deaf = is_deaf
+    lines = send(engine, tmp_path, [100_000] * 100, timeout_s=0.3)
+    assert lines[-1]["summary"]["failed"] == 100
+    assert len({line["file"] for line in lines[:-1]}) == 100
+    assert len({key for key, _ in engine.puts}) < 10
+    assert len(engine.puts) > 10
