@@ -1,6 +1,6 @@
 """The files of one `raptor send`, many at once: read, submitted, submitted again where nobody shook hands, settled.
 
-Invariants: every upload is told once to the report; only one of which nothing has been sent is submitted again.
+Invariants: every upload is told once to the report; only one of which nothing can have been written is submitted again.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class _Flight:
         self.pause_s = 0.0
         self.refused_from = self.refused_at = float("-inf")
         """The first and the last of its failed handshakes in a row."""
+        self.was_cancelled = False
 
 
 class Transfer:
@@ -111,6 +112,10 @@ class Transfer:
             if isinstance(error, TransferRejected | TransferCancelled):
                 self._hear(ended_at)
             self._window.open()
+            if isinstance(error, TransferCancelled) and not flight.was_cancelled:  # nothing was written: an outage in the middle
+                flight.was_cancelled = True
+                heapq.heappush(self._repeats, (ended_at + FIRST_PAUSE_S, flight.number, flight))
+                return
             self._fail(flight, error, ended_at)
         else:
             self._hear(ended_at)

@@ -19,7 +19,7 @@ from raptor_s3.cli.report import Report
 from raptor_s3.cli.send import Sender
 from raptor_s3.cli.transfer import Transfer
 from raptor_s3.cli.window import Window
-from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout
+from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferCancelled
 from raptor_s3.transfer.outcome import PutOutcome, TransferStats
 
 if TYPE_CHECKING:
@@ -176,6 +176,17 @@ def test_what_may_have_been_sent_is_not_submitted_again(tmp_path: Path) -> None:
     lines = send(engine, tmp_path, [1000] * 3)
     assert (lines[-1]["summary"]["sent"], lines[-1]["summary"]["failed"]) == (2, 1)
     assert len(engine.puts) == 3
+
+
+@pytest.mark.usefixtures("_short_pauses")
+def test_what_was_given_up_with_nothing_written_is_submitted_once_more(tmp_path: Path) -> None:
+    def outage(key: str, attempt: int) -> Exception | None:
+        return TransferCancelled("nothing was written") if key == "0002" or (key, attempt) == ("0001", 0) else None
+
+    engine = FakeEngine(outage)
+    lines = send(engine, tmp_path, [1000] * 3)
+    assert {line["file"][-4:]: line["ok"] for line in lines[:-1]} == {"0000": True, "0001": True, "0002": False}
+    assert len(engine.puts) == 5
 
 
 @pytest.mark.usefixtures("_short_pauses")
