@@ -5,7 +5,8 @@ has come, one put tries (and holds the others back for as long as it may take); 
 failure opens it for longer.
 
 The state is shared by all processes of a user through a `Store`; each process looks again at most once a second, so a
-put costs no system call.
+put costs no system call. What fails within that second of a failure couldn't know of it, whichever process it is in, and is
+no further one.
 
 Invariant: a store that fails or holds nonsense means a breaker of this process alone, never an exception.
 """
@@ -34,15 +35,20 @@ _PROBING: Final = "a put is trying again after: "
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:
-    """`failures` in a row; `open_until` in unix time, since processes share it."""
+    """`failures` in a row, the last of them at `opened_at`; times are unix time, since processes share them."""
 
     failures: int = 0
     open_until: float = 0.0
     reason: str = ""
+    opened_at: float = 0.0  # 0: an older version's record
 
     def is_open(self, now: float) -> bool:
         # A clock that was set back must not keep the endpoint closed off for years.
         return now < self.open_until <= now + LONGEST_COOLDOWN_S + 60
+
+    def covers(self, started_at: float, now: float) -> bool:
+        """Whether a put of then began before all could know of the last failure; never by a time in the future or nonsense."""
+        return self.failures > 0 and self.opened_at <= now and started_at < self.opened_at + _REFRESH_S
 
     @property
     def is_probing(self) -> bool:
@@ -81,7 +87,6 @@ class Breaker:
         self._lock = threading.Lock()
         self._state = CLOSED
         self._looked_at = -_REFRESH_S
-        self._opened_at = 0.0
         self._succeeded_at = 0.0
 
     @property
@@ -118,7 +123,7 @@ class Breaker:
                 if stored.is_open(now):
                     return stored
                 claimed = True
-                return BreakerState(stored.failures, now + probe_s, _PROBING + stored.cause)
+                return BreakerState(stored.failures, now + probe_s, _PROBING + stored.cause, stored.opened_at)
 
             self._change(claim)
             return "" if claimed else f"circuit breaker: {self._state.reason}"
@@ -133,25 +138,30 @@ class Breaker:
     def failed(self, reason: str, started_at: float) -> None:
         """A put that began at `started_at` (unix time) failed.
 
-        It doesn't count if it was under way at the last failure, nor if another has succeeded since it began: then the
-        endpoint is there, and it was this put that had bad luck.
+        It doesn't count if it was under way at the last failure, in whichever process that was, nor if another of this process
+        has succeeded since it began: then the endpoint is there, and it was this put that had bad luck.
         """
         now = self._clock()
         if started_at <= self._succeeded_at <= now:  # a later one is from before the clock was set back
             logger.info("a put failed while others went through: %s", reason)
             return
+        counts = False
 
         def open_again(stored: BreakerState) -> BreakerState:
+            nonlocal counts, now
+            now = self._clock()  # others may have failed until `stored` was read
+            counts = not stored.covers(started_at, now)
+            if not counts:
+                return stored
             failures = stored.failures + 1
-            return BreakerState(failures, now + _cooldown_s(failures), reason[:_MAX_REASON])
+            return BreakerState(failures, now + _cooldown_s(failures), reason[:_MAX_REASON], now)
 
         with self._lock:
-            now = self._clock()  # others may have failed while this one waited for the lock
-            if self._state.failures and started_at < self._opened_at <= now:
+            if self._state.covers(started_at, self._clock()):
                 return
-            self._opened_at = now
             self._change(open_again)
-        logger.warning("fast path off for %.0f s: %s", self._state.open_until - now, reason)
+        if counts:
+            logger.warning("fast path off for %.0f s: %s", self._state.open_until - now, reason)
 
     def succeeded(self) -> None:
         """A put was confirmed."""
@@ -199,6 +209,6 @@ def _cooldown_s(failures: int) -> float:
 def _parse(stored: Mapping[str, Any]) -> BreakerState:
     try:
         failures, until = int(stored.get("failures", 0)), float(stored.get("open_until", 0.0))
-        return BreakerState(max(failures, 0), until, str(stored.get("reason", "")))
+        return BreakerState(max(failures, 0), until, str(stored.get("reason", "")), float(stored.get("opened_at", 0.0)))
     except (AttributeError, OverflowError, TypeError, ValueError):
         return CLOSED

@@ -130,6 +130,68 @@ class TestShared:
         clock.now += 1
         assert Breaker(record, clock=clock).admit(5) == ""
 
+    def test_puts_that_were_under_way_in_several_processes_count_once(self, record, clock):
+        """One in each; some fail when the first failure's pause has passed, while another put tries again."""
+        processes = [Breaker(record, clock=clock) for _ in range(8)]
+        started = clock.now
+        for breaker in processes:
+            assert breaker.admit(5) == ""
+        for breaker in processes[:4]:
+            clock.now += 0.01
+            breaker.failed("a blip", started)
+        assert processes[3].state.failures == 1
+        assert processes[3].state.open_until == pytest.approx(started + 0.01 + FIRST_COOLDOWN_S)
+        clock.now += FIRST_COOLDOWN_S
+        assert processes[0].admit(5) == ""
+        for breaker in processes[4:]:
+            breaker.failed("the same blip", started)
+        clock.now += 1
+        assert "trying again" in processes[7].admit(5)
+        processes[0].failed("still", clock.now - 1)
+        assert processes[7].state.open_until == pytest.approx(clock.now + 2 * FIRST_COOLDOWN_S)
+
+    def test_a_put_that_could_not_know_of_a_failure_yet_is_not_a_further_one(self, record, clock):
+        """Refused at once, in processes that looked just before the first of them."""
+        processes = [Breaker(record, clock=clock) for _ in range(8)]
+        for breaker in processes:
+            assert breaker.admit(5) == ""
+        for breaker in processes:
+            clock.now += 0.1
+            assert breaker is not processes[1] or breaker.admit(5) == ""
+            breaker.failed("no handshake", clock.now)
+        assert processes[0].state.failures == 1
+
+    def test_a_failure_noted_while_this_one_waited_for_the_store_is_the_same(self, record, clock):
+        class Busy:
+            def load(self):
+                return record.load()
+
+            def update(self, change):
+                clock.now += 2
+                Breaker(record, clock=clock).failed("the first", started)
+                record.update(change)
+
+        started = clock.now
+        Breaker(Busy(), clock=clock).failed("the second", started)
+        state = Breaker(record, clock=clock).state
+        assert (state.failures, state.reason) == (1, "the first")
+
+    @pytest.mark.parametrize("opened_at", [1e12, float("nan"), float("-inf"), 0, None])
+    def test_a_time_that_can_not_be_hides_no_failure(self, clock, opened_at):
+        class Store:
+            def __init__(self):
+                self.state = {"failures": 1, "open_until": clock.now - 1, "reason": "x", "opened_at": opened_at}
+
+            def load(self):
+                return self.state
+
+            def update(self, change):
+                self.state = dict(change(self.state))
+
+        breaker = Breaker(Store(), clock=clock)
+        breaker.failed("another", clock.now - 1)
+        assert breaker.admit(5).endswith("another")
+
     @pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"breaker": 5}', b'{"breaker": {"failures": "x"}}'])
     def test_a_damaged_record_is_a_closed_breaker(self, record, clock, content):
         Breaker(record, clock=clock).failed("x", clock.now)
