@@ -20,6 +20,14 @@ from raptor_s3.routing.parameters import Unsupported
 _CHUNK = 1 << 20
 
 
+class GivenUp(Exception):
+    """The caller does not want the put any more, and is to be told so by `reason`."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class Body:
     """The body of one request. `size_bytes` counts from the current position; None for a stream that can't tell."""
 
@@ -70,6 +78,18 @@ class Body:
         self.size_bytes = len(data)
         self._complete = True
         return data
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether it is one of s3transfer's, of which every read begins with a look at whether the transfer was cancelled."""
+        return self._signalled
+
+    def ask(self) -> None:
+        """Raises GivenUp if the caller does not want the put any more. Reads nothing."""
+        try:
+            self.raw.read(0)
+        except Exception as error:
+            raise GivenUp(error) from None
 
     def put_back(self) -> Any:
         """Undo `read`, and return the body that the request should go on with."""

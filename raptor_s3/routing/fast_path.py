@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from raptor_s3.errors import RaptorError, TransferRejected
 from raptor_s3.net import clock
 from raptor_s3.routing import policy
-from raptor_s3.routing.body import Body
+from raptor_s3.routing.body import Body, GivenUp
 from raptor_s3.routing.checksums import add_checksum
 from raptor_s3.routing.parameters import Unsupported, put_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
     from raptor_s3.routing.breaker import Breaker
     from raptor_s3.routing.config import RaptorConfig
@@ -35,6 +36,9 @@ logger = logging.getLogger("raptor_s3.routing")
 
 _REFUSAL_MEMORY_S: Final = 60.0
 _REMEMBERED: Final = 1024
+# From here on, who waits for a put is asked meanwhile whether it is still wanted.
+_LARGE: Final = 1 << 20
+_LONG_S: Final = 10.0
 
 
 class PutOutcome(Protocol):
@@ -51,6 +55,8 @@ class PutEngine(Protocol):
     """The engine (raptor_s3.net.engine.Engine), as far as it is used here."""
 
     def put(self, fields: Mapping[str, Any], body: bytes, *, timeout_s: float, confirm: str) -> PutOutcome: ...
+
+    def submit(self, fields: Mapping[str, Any], body: bytes, *, timeout_s: float, confirm: str) -> Future[Any]: ...
 
 
 class Declined(NamedTuple):
@@ -99,7 +105,10 @@ class FastPath:
         self._complained_at = -_REFUSAL_MEMORY_S
 
     def put(self, request: PutRequest, record: PutRecord) -> Result:
-        """Carry one put, or say why not; `record` learns size and costs. Exceptions of the body's own read pass through."""
+        """Carry one put, or say why not; `record` learns size and costs.
+
+        Exceptions of the body's own read pass through, s3transfer's cancellation of a put that is under way among them.
+        """
         reason = self.bucket_reason(request.bucket, request.base_url)
         if reason:
             return Declined(reason, request.body)
@@ -145,7 +154,14 @@ class FastPath:
         began_at = clock.now()
         try:
             patience_s = policy.patience_s(config, len(data))
-            outcome = self._engine().put(fields, data, timeout_s=patience_s, confirm=_confirm(fields, config))
+            if (len(data) >= _LARGE or patience_s > _LONG_S) and body.can_be_asked:
+                from raptor_s3.routing import attended  # imported here, where few puts come
+
+                outcome = attended.put(self._engine(), fields, data, body, timeout_s=patience_s, confirm=_confirm(fields, config))
+            else:
+                outcome = self._engine().put(fields, data, timeout_s=patience_s, confirm=_confirm(fields, config))
+        except GivenUp as given_up:
+            raise given_up.reason from None
         except ValueError as error:
             return Declined(f"can't travel: {error}", body.put_back())
         except Exception as error:  # a bug here, or a socket's OSError, must not cost the caller a put that HTTPS can carry

@@ -20,6 +20,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from gateway_rig import AWS_ENV, GatewayProcess, free_port, local_aws, wait_until
+from s3transfer.exceptions import CancelledError
+from s3transfer.manager import TransferManager
 
 import raptor_s3
 from raptor_s3.wireguard.keys import generate_private_key, key_to_base64
@@ -196,6 +198,24 @@ class TestFallback:
         assert route(self.put(client, "back for all")[0]) == "raptor"
         for key in ("before", "away", "back", "back for all"):
             assert plain.get_object(Bucket="data", Key=key)["Body"].read() == b"body" * 100
+
+    def test_who_cancels_a_large_upload_does_not_wait_for_a_silent_gateway(self, gateway, settings):
+        patience_s = 60
+        client = make_client()
+        settings |= {"timeout": patience_s, "transport": "raptor"}
+        with raptor_s3.enable(client, **settings), TransferManager(client) as manager:
+            self.put(client, "before")
+            gateway.send_signal(signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                upload = manager.upload(io.BytesIO(bytes(3 << 20)), "data", "cancelled")
+                time.sleep(1)
+                upload.cancel()
+                with pytest.raises(CancelledError):
+                    upload.result()
+                assert time.monotonic() - began < patience_s / 2  # not a matter of speed but of waiting
+            finally:
+                gateway.send_signal(signal.SIGCONT)
 
     def test_raise(self, settings, plain):
         client = make_client()

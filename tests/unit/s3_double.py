@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import zlib
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -75,6 +76,14 @@ class EngineDouble:
             "HostId": "HOST",
         }
         return Outcome({**answer, **self.answer})
+
+    def submit(self, fields, body, *, timeout_s, confirm):
+        future = Future()
+        try:
+            future.set_result(self.put(fields, body, timeout_s=timeout_s, confirm=confirm))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     @property
     def bodies(self):
