@@ -139,7 +139,7 @@ class DirectReceiver:
         """PutObject's parameters, or why not."""
         refusal = admission.refusal("gateway", self.policy, key_to_base64(ready.transfer.peer_key), fields, ready.body)
         if refusal is not None:
-            _log.debug("refused: %s", refusal.fields)
+            _log.info("refused: %s", refusal.fields)
             return refusal
         parameters = dict(fields)
         del parameters[TIME_TO_LIVE]

@@ -141,7 +141,7 @@ class _Put:
                     return failure
                 if self._attempted_at is None and s3_answers.may_have_written(error):
                     self._attempted_at = begun
-                _log.debug("put to s3://%s: %s", parameters["Bucket"], s3_answers.code_of(error) or type(error).__name__)
+                _log.info("put to s3://%s: %s", parameters["Bucket"], s3_answers.code_of(error) or type(error).__name__)
             else:
                 return Outcome(StateType.COMPLETE, s3_answers.response_fields(response))
             wait_s = backoff_s * random.uniform(0.5, 1.0)
