@@ -14,6 +14,9 @@ One table, PK + SK, pay per request, TTL on `expires`:
 cancelled any more. A claim is a lease that ends after the function that holds it must have ended.
 `epoch` tells apart uploads of one path by published clients, which have no transfer ids.
 
+boto3 repeats a request whose answer was lost, and a condition then fails because of the first one: who is refused looks for
+its own mark (slot, claim token) in the item.
+
 Invariant: every operation may run twice, or be cut off anywhere; symbols are stored before their ESIs are counted, and the
 first outcome is the only one.
 """
@@ -243,6 +246,9 @@ class InFlight:
                 )
             except _Refused as refused:
                 record = _record(key, refused.item)
+                if refused.item.get("writer") == {"S": token}:
+                    is_first = refused.item["attempted_at"] == values[":now"]
+                    return Claim(record, token, None if is_first else record.attempted_at)
                 if self._retire(record):
                     continue
                 if record.outcome is not None:
@@ -280,10 +286,12 @@ class InFlight:
                 },
             )
         except _Refused as refused:
-            return _record(record.key, refused.item)
+            settled = _record(record.key, refused.item)
+        else:
+            settled = Record(record.key, record.shape, record.epoch, record.first_at, outcome, now)
         if record.slot:
             self._free(record.key.peer_key, record.slot)
-        return Record(record.key, record.shape, record.epoch, record.first_at, outcome, now)
+        return settled
 
     def cancel(self, key: TransferKey, shape: Shape, received_at: float) -> TransferState | None:
         """The outcome after a cancel: CANCELLED unless there was one. None where a write may have begun: nobody knows yet."""
@@ -315,10 +323,12 @@ class InFlight:
                 },
             )
         except _Refused as refused:
-            return _record(key, refused.item).outcome
-        if record.slot:
+            settled = _record(key, refused.item).outcome
+        else:
+            settled = outcome
+        if record.slot and settled is not None:
             self._free(key.peer_key, record.slot)
-        return outcome
+        return settled
 
     def _retire(self, record: Record) -> bool:
         """Forget a finished, or long abandoned, upload of a path, so that the path can come again. True if that was done."""

@@ -12,6 +12,7 @@ from email.utils import formatdate
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from backend.arrivals import read_event
@@ -164,7 +165,21 @@ class Rig:
 
     def replace_s3(self, operation: str, call: Callable[..., Any]) -> None:
         """`call(real, **parameters)` runs in place of this S3 operation of the runtime."""
-        client = _client("s3", watched=True)
+        self._replace("s3", operation, call)
+
+    def lose_answers(self) -> None:
+        """DynamoDB's answers to writes are lost: the runtime gets the repeated request's, as from boto3."""
+
+        def repeated(real: Callable[..., Any], **parameters: Any) -> Any:
+            with contextlib.suppress(ClientError):
+                real(**parameters)
+            return real(**parameters)
+
+        for operation in ("update_item", "delete_item", "put_item"):
+            self._replace("dynamodb", operation, repeated)
+
+    def _replace(self, service: str, operation: str, call: Callable[..., Any]) -> None:
+        client = _client(service, watched=True)
         real = getattr(client, operation)
         setattr(client, operation, functools.partial(call, real))
         self.undo.append(lambda: client.__dict__.pop(operation, None))
@@ -261,8 +276,6 @@ def states(answers: Sequence[Answer]) -> list[TransferState]:
 
 
 def client_error(code: str, status: int):
-    from botocore.exceptions import ClientError
-
     details = {"Error": {"Code": code, "Message": "because"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(details, "PutObject")
 
