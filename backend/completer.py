@@ -1,6 +1,7 @@
 """Lambda: blocks and objects with enough symbols, from the completion queue.
 
-Invariant: within a group, a message that failed keeps the later ones of that group waiting.
+Invariant: within a group, a message that failed keeps the later ones of that group waiting; what is no message is dropped
+alone.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ _processor = SqsFifoPartialProcessor(skip_group_on_error=True)
 @logger.inject_lambda_context
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: Any, context: Any) -> PartialItemFailureResponse | dict[str, Any]:
-    records = event.get("Records") if isinstance(event, dict) else None
-    if not isinstance(records, list):
-        logger.warning("dropped an event that is none of the completion queue's")
-        count("EventsRefused")
-        records = []
-    records = [record for record in records if isinstance(record, dict) and "messageId" in record]
+    received = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(received, list):
+        received = [None]
+    records = [record for record in received if _is_record(record)]
+    if refused := len(received) - len(records):
+        logger.warning("dropped %d events that are none of the completion queue's", refused)
+        count("EventsRefused", refused)
     count("Completions", len(records))
     if not records:
         return {"batchItemFailures": []}
@@ -46,3 +48,11 @@ def handler(event: Any, context: Any) -> PartialItemFailureResponse | dict[str, 
         runtime().replies.publish(answers)
 
     return process_partial_response({"Records": records}, complete, _processor, context)
+
+
+def _is_record(record: object) -> bool:
+    """Whether the batch processor can tell the record's name and group."""
+    if not isinstance(record, dict) or not isinstance(record.get("messageId"), str):
+        return False
+    attributes = record.get("attributes", {})
+    return isinstance(attributes, dict) and isinstance(attributes.get("MessageGroupId", ""), str)

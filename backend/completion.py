@@ -19,7 +19,7 @@ from backend.replies import Answer, Route, for_published_client
 from backend.transfers import TransferKey, block_oti
 from raptor_s3.codec import ObjectDecoder
 from raptor_s3.errors import MalformedPacket
-from raptor_s3.wire.gateway_message import Remote
+from raptor_s3.wire.gateway_message import parse_remote
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
@@ -33,14 +33,16 @@ def parse_completion(text: object) -> CompletionMessage:
     """Raises MalformedPacket."""
     try:
         fields: Any = json.loads(text) if isinstance(text, str | bytes) else text
-        remote = fields["Remote"]
-        return CompletionMessage(
-            TransferKey(str(fields["PeerKey"]), str(fields["ObjectId"])),
-            None if fields["Sbn"] is None else int(fields["Sbn"]),
-            Route(Remote(str(remote["Address"]), int(remote["Port"]), str(remote["PeerKey"])), str(fields["Region"])),
-        )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise MalformedPacket(f"completion message does not parse: {error!r}") from None
+        sbn, names = fields["Sbn"], [fields[name] for name in ("PeerKey", "ObjectId", "Region")]
+        remote = parse_remote(fields["Remote"])
+        for name in names:
+            name.encode()  # every str, and none with lone surrogates
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MalformedPacket(f"completion message does not parse: {type(error).__name__}") from None
+    if sbn is not None and (type(sbn) is not int or not 0 <= sbn <= 0xFF):
+        raise MalformedPacket("Sbn is no source block number")
+    peer_key, object_id, region = names
+    return CompletionMessage(TransferKey(peer_key, object_id), sbn, Route(remote, region))
 
 
 class Completion:

@@ -73,7 +73,7 @@ def _in_parallel(
 
 def _answer_queue(event: dict[str, Any], failures: dict[str, Exception], context: Any) -> Any:
     """Transfers span records, so the work is done by transfer first; here each record only learns how it went."""
-    records = [record for record in event["Records"] if isinstance(record, dict) and "messageId" in record]
+    records = [record for record in event["Records"] if isinstance(record, dict) and isinstance(record.get("messageId"), str)]
     if not records:
         return {"batchItemFailures": []}
 

@@ -23,6 +23,8 @@ from typing import Any, Final, NamedTuple
 from raptor_s3.errors import MalformedPacket
 
 MAX_DATA: Final = 65_535
+MAX_RECEIVED_AT: Final = 1e11
+"""In seconds, the year 5138. A greater number is one of milliseconds, which passed it in 1973."""
 
 
 class Remote(NamedTuple):
@@ -84,12 +86,12 @@ def parse_message(value: object) -> GatewayMessage:
     """One message, as the JSON value or its text. Raises MalformedPacket."""
     fields = _mapping(_decoded(value), "message")
     if fields.get("Formatter", "base64") != "base64":
-        raise MalformedPacket(f"formatter {fields['Formatter']!r} is not base64")
-    local = fields.get("Local") or {}
+        raise MalformedPacket("Formatter is not base64")
+    local = _mapping(fields.get("Local") or {}, "Local")
     return GatewayMessage(
         tag=_text(fields, "Tag"),
-        remote=_remote(fields),
-        local_domain=_text(_mapping(local, "Local"), "Domain"),
+        remote=parse_remote(fields.get("Remote")),
+        local_domain=_text(local, "Domain"),
         local_port=_port(local.get("Port", 0)),
         received_at=_timestamp(fields.get("ReceivedAt")),
         ingress_region=_text(fields, "IngressRegion"),
@@ -149,7 +151,16 @@ def build_packets(packets: Iterable[OutboundPacket]) -> dict[str, Any]:
 def parse_packets(value: object) -> list[OutboundPacket]:
     """Raises MalformedPacket."""
     fields = _mapping(_decoded(value), "packets")
-    return [OutboundPacket(_remote(entry), _data(entry)) for entry in _entries(fields, "Messages")]
+    return [OutboundPacket(parse_remote(entry.get("Remote")), _data(entry)) for entry in _entries(fields, "Messages")]
+
+
+def parse_remote(value: object) -> Remote:
+    """Raises MalformedPacket."""
+    remote = _mapping(value, "Remote")
+    address = remote.get("Address") or remote.get("IpAddress") or remote.get("IP")
+    if not isinstance(address, str):
+        raise MalformedPacket("Remote has no address")
+    return Remote(_unicode(address, "address"), _port(remote.get("Port")), _text(remote, "PeerKey"))
 
 
 def _decoded(value: object) -> object:
@@ -180,15 +191,16 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise MalformedPacket(f"{name} is not a string")
-    return value
+    return _unicode(value, name)
 
 
-def _remote(fields: Mapping[str, Any]) -> Remote:
-    remote = _mapping(fields.get("Remote"), "Remote")
-    address = remote.get("Address") or remote.get("IpAddress") or remote.get("IP")
-    if not isinstance(address, str):
-        raise MalformedPacket("Remote has no address")
-    return Remote(address, _port(remote.get("Port")), _text(remote, "PeerKey"))
+def _unicode(text: str, name: str) -> str:
+    """JSON may hold lone surrogates, which nothing can encode later."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise MalformedPacket(f"{name} is not Unicode") from None
+    return text
 
 
 def _port(value: object) -> int:
@@ -200,16 +212,16 @@ def _port(value: object) -> int:
 
 
 def _timestamp(value: object) -> float:
-    if type(value) in (int, float):
-        number = float(value)  # type: ignore[arg-type]
-        if 0 <= number < 1e14:
-            return number / 1000 if number > 1e11 else number  # milliseconds are over 1e11 since 1973
-    elif isinstance(value, str):
+    if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
             raise MalformedPacket("ReceivedAt is not an ISO 8601 time") from None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        if 0 <= seconds < MAX_RECEIVED_AT:
+            return seconds
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_RECEIVED_AT * 1000:
+        return value / 1000 if value > MAX_RECEIVED_AT else float(value)  # compared before float(): an int may be any size
     raise MalformedPacket("ReceivedAt is missing or no time")
 
 

@@ -143,7 +143,15 @@ class TestIngestor:
         assert ingest(event) in ({"Replies": []}, {"batchItemFailures": []})
         assert "Refused" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("records", [[], [None], [{"messageId": 1}], [{}], ["x"]])
+    def test_a_message_that_no_parser_takes_is_dropped_alone(self, backend):
+        puts = [Sender(BODY[:50], number, key=f"in/{number}") for number in range(1, 10)]
+        good = [build_message(backend.message(put.source()[0])) for put in puts]
+        bad = good[0] | {"ReceivedAt": 10**400}
+        assert ingest(sqs_event([json.dumps(each) for each in [bad, *good]])) == {"batchItemFailures": []}
+        assert len(parse_replies(ingest({"Messages": [bad, *good]}))) == 9
+        assert all(backend.object(put.key) == put.body for put in puts)
+
+    @pytest.mark.parametrize("records", [[], [None], [{"messageId": 1}], [{"messageId": []}], [{}], ["x"]])
     def test_records_that_are_none_are_dropped(self, backend, records):
         assert ingest({"Records": records}) == {"batchItemFailures": []}
         assert complete({"Records": records}) == {"batchItemFailures": []}
@@ -181,6 +189,36 @@ class TestCompleter:
     @pytest.mark.parametrize("body", ["", "[]", "{}", '{"PeerKey": 1}', "null", '{"PeerKey":"","ObjectId":"","Sbn":"x"}'])
     def test_garbage_is_dropped(self, backend, body):
         assert complete(sqs_event([body])) == {"batchItemFailures": []}
+
+    @pytest.fixture
+    def message(self, backend):
+        """Of an object that only the completer still has to write."""
+        for datagram in Sender(BODY).source():
+            backend.deliver([datagram])
+        return backend.sqs.receive_message(QueueUrl=backend.completion_url)["Messages"][0]["Body"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"Sbn": sbn} for sbn in (-1, 256, 10**400, 1e999, True, "0", [])]
+        + [{name: value} for name in ("PeerKey", "ObjectId", "Region") for value in (1, None, [], {}, "\ud800")]
+        + [{"Remote": remote} for remote in ("x", None, {}, {"Address": "192.0.2.7", "Port": 10**400, "PeerKey": ""})],
+    )
+    def test_a_message_with_a_bad_field_is_dropped_alone(self, backend, message, change):
+        bad = json.dumps(json.loads(message) | change)
+        assert complete(sqs_event([bad, message], fifo=True)) == {"batchItemFailures": []}
+        assert backend.object() == BODY
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"messageId": value} for value in ([], {}, None, 5)]
+        + [{"attributes": value} for value in (True, None, [], "x", 1.5, {"MessageGroupId": {}}, {"MessageGroupId": []})],
+    )
+    def test_a_record_that_is_none_is_dropped_alone(self, backend, message, change, capsys):
+        event = sqs_event([message, message], fifo=True)
+        event["Records"][0] |= change
+        assert complete(event) == {"batchItemFailures": []}
+        assert backend.object() == BODY
+        assert '"EventsRefused":[1.0]' in capsys.readouterr().out.replace(" ", "")
 
     def test_a_block_that_can_not_be(self, backend):
         sender = Sender(bytes(6 << 20), ttl_ms=60_000)

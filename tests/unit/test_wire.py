@@ -238,6 +238,13 @@ def test_all_three_spellings_of_the_address_parse(name: str) -> None:
     assert gm.parse_message(value).remote == gm.Remote("192.0.2.1", 9, "")
 
 
+@pytest.mark.parametrize(
+    "received_at", [1_780_000_000.5, 1_780_000_000_500, "2026-05-28T20:26:40.5Z", "2026-05-28T22:26:40.5+02:00"]
+)
+def test_a_time_in_seconds_in_milliseconds_and_in_words(received_at: object) -> None:
+    assert gm.parse_message(gm.build_message(MESSAGE) | {"ReceivedAt": received_at}).received_at == 1_780_000_000.5
+
+
 def test_one_bad_message_does_not_take_the_others_with_it() -> None:
     batch = gm.build_batch([MESSAGE, MESSAGE])
     batch["Messages"].insert(1, {"Data": "%%"})
@@ -253,7 +260,12 @@ def test_one_bad_message_does_not_take_the_others_with_it() -> None:
         {"Remote": None}, {"Remote": {"Port": 1}},
         {"Remote": {"IP": "192.0.2.1", "Port": 65_536}},
         {"ReceivedAt": "noon"}, {"ReceivedAt": None}, {"ReceivedAt": float("nan")},
-        {"Formatter": "hex"}, {"Tag": 5},
+        {"ReceivedAt": 10**400}, {"ReceivedAt": -1}, {"ReceivedAt": True}, {"ReceivedAt": float("inf")}, {"ReceivedAt": 1e14},
+        {"ReceivedAt": "1969-12-31T23:59:59Z"}, {"ReceivedAt": "9999-12-31T23:59:59Z"},
+        {"Remote": {"IP": "192.0.2.1", "Port": 10**400}}, {"Remote": {"IP": "192.0.2.1", "Port": -1}},
+        {"Remote": {"IP": "192.0.2.1", "Port": True}}, {"Remote": {"IP": "192.0.2.1", "Port": 9.0}},
+        {"Remote": {"IP": "\ud800", "Port": 9}}, {"Local": {"Port": "9" * 5000}}, {"Local": {"Port": float("nan")}},
+        {"Formatter": "hex"}, {"Formatter": 10**5000}, {"Tag": 5}, {"Tag": "\ud800"},
     ],
 )  # fmt: skip
 def test_a_broken_gateway_message_is_refused(change: dict[str, Any]) -> None:
