@@ -31,7 +31,7 @@ class CollectorLimits:
     max_tombstones: int = 500_000
     """With the transfers that will leave one. A peer has as many as there are free places, hence half of them if it is alone."""
     idle_s: float = 60.0
-    """How long a transfer may stay short of symbols while no new ones come."""
+    """How long a transfer may stay short of symbols while no new ones come; `DISPLACE_S` where others need its memory."""
     path_ttl_s: float = 900.0
     """Time to live of transfers without a put header."""
     tombstone_s: float = 30.0

@@ -13,6 +13,8 @@ from raptor_s3.wire.datagram import FLAG_PUT_HEADER
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from raptor_s3.codec import ObjectTransmissionInformation
     from raptor_s3.transfer.events import TransferKey
     from raptor_s3.wire.datagram import Datagram
@@ -26,19 +28,23 @@ REPORT_S: Final = 0.025
 """On a thin link, a report goes out this often, if two datagrams have come."""
 LOSSY: Final = 0.004
 """Share of a peer's datagrams lost above which confirmations are sent twice."""
+DISPLACE_S: Final = 2.0
+"""Where memory is short, a transfer without a datagram for so long may have to make room. A sender that lives asks again within a
+few retransmission timeouts (1 s where nothing is known of the path); this one is gone, or cut off."""
 _NEVER: Final = float("inf")
 
 
 class Peer:
     """What is known of one peer: what it occupies, and how many of its datagrams get lost."""
 
-    __slots__ = ("bytes", "lost", "seen", "transfers")
+    __slots__ = ("bytes", "looked_at", "lost", "seen", "transfers")
 
     def __init__(self) -> None:
         self.bytes = 0
         self.transfers = 0
         self.seen = 0.0
         self.lost = 0.0
+        self.looked_at = -_NEVER  # when it last looked for transfers to displace, in vain
 
     def count(self, sent: int, received: int) -> None:
         if self.seen > 500:
@@ -145,3 +151,25 @@ class CollectedTransfer:
 def source_symbols(oti: ObjectTransmissionInformation) -> int:
     """Source symbols of all blocks."""
     return -(-oti.transfer_length // oti.symbol_size)
+
+
+def displaceable(
+    transfers: Iterable[CollectedTransfer], peer: Peer, missing_bytes: int, spare_bytes: int, now: float
+) -> list[CollectedTransfer]:
+    """Idle transfers of peers that hold more than `peer`, as many as make up for `missing_bytes`: none where all of them don't.
+
+    Who holds the most goes first, then who was idle longest. `spare_bytes` more are freed if they can be, so that looking through
+    all transfers is rare.
+    """
+    idle = [
+        transfer
+        for transfer in transfers
+        if transfer.decoder is not None and now - transfer.last_at >= DISPLACE_S and transfer.peer.bytes > peer.bytes
+    ]
+    idle.sort(key=lambda transfer: (-transfer.peer.bytes, transfer.last_at))
+    freed = 0
+    for count, transfer in enumerate(idle, 1):
+        freed += transfer.reserved_bytes
+        if freed >= missing_bytes + spare_bytes:
+            return idle[:count]
+    return idle if freed >= missing_bytes else []

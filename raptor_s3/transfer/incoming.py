@@ -6,6 +6,7 @@
 - The first datagram pins the OTI and the flags, and reserves the object's size; later ones that differ are dropped.
 - The time to live runs from the first datagram. A transfer that is dropped leaves a tombstone: late symbols can't revive it.
 - A transfer expires when nothing new has come for `idle_s`; however it is fed, at the longest time to live that there is.
+- Where memory is short, a peer that holds less than its share displaces transfers that fell silent, of peers that hold more.
 - What a transfer occupies is reserved when it opens: its octets, and what each block and each symbol cost beyond them. Symbols
   beyond K (a set that was singular) are charged one by one, and are few: then the transfer is hopeless.
 - Reports (type 0) go out every few datagrams and when a transfer falls quiet. With a put header they carry
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.transfer.bounds import CollectorLimits, check_bounds
-from raptor_s3.transfer.collecting import CollectedTransfer, Peer, source_symbols
+from raptor_s3.transfer.collecting import CollectedTransfer, Peer, displaceable, source_symbols
 from raptor_s3.transfer.events import CancelWrite, Event, ObjectReady, SendState, TransferKey
 from raptor_s3.transfer.tombstones import Tombstones
 from raptor_s3.wire.datagram import FLAG_CANCEL
@@ -58,6 +59,9 @@ _SYMBOL_OVERHEAD: Final = 80
 _SURPLUS: Final = 64
 _SURPLUS_BLOCK: Final = 4
 """Symbols beyond K, of sets that were singular: so many in a transfer, and so many for each of its blocks."""
+_LOOK_S: Final = 0.05
+"""A peer that displaced nothing looks for it again only after this: it means going through all transfers."""
+_SPARE_SHARE: Final = 64
 _MAX_TTL_S: Final = MAX_TTL_MS / 1000
 _REPORT_BYTES: Final = 80
 _DATAGRAM_BYTES: Final = 36
@@ -95,6 +99,7 @@ class Collector:
         self._tombstones = Tombstones(self.limits.tombstone_s)
         self._peers: dict[bytes, Peer] = {}
         self._bytes = 0
+        self._displaced: list[Event] = []  # what `_open` has to say to others
         self._timers: list[tuple[float, int, TransferKey]] = []
         self._sequence = 0
 
@@ -112,6 +117,8 @@ class Collector:
             transfer = self._open(key, datagram, now)
             if transfer is None:
                 return _NOTHING
+            if self._displaced:
+                return self._receive_first(transfer, datagram, origin, now)
             if transfer.decoder is None:
                 return self._take_whole(transfer, datagram, origin, now)
         elif transfer.oti != datagram.oti or transfer.flags != datagram.flags & ~FLAG_CANCEL:
@@ -201,6 +208,7 @@ class Collector:
             self.stats.over_limits += 1
             return None
         peer = self._peer(key.peer_key)
+        displaced: list[CollectedTransfer] = []
         size = (
             oti.transfer_length
             + _TRANSFER_OVERHEAD
@@ -209,13 +217,16 @@ class Collector:
         )
         if (
             oti.transfer_length > limits.max_object_bytes
-            or not self._fits(peer, size)
+            or not (self._fits(peer, size) or (displaced := self._displaceable(peer, size, now)))
             or peer.transfers >= limits.max_transfers_per_peer
             or not self._has_place(key.peer_key, peer, now)
         ):
             # Silence, not a refusal: a state that nothing remembers could still be followed by a write.
             self.stats.over_limits += 1
             return None
+        for idle in displaced:
+            self._displaced += self._displace(idle, now)
+            peer.looked_at = -_NEVER
         peer.bytes += size
         peer.transfers += 1
         self._bytes += size
@@ -232,6 +243,33 @@ class Collector:
 
     def _fits(self, peer: Peer, size: int) -> bool:
         return peer.bytes + size <= self.limits.max_bytes_per_peer and self._bytes + size <= self.limits.max_bytes
+
+    def _displaceable(self, peer: Peer, size: int, now: float) -> list[CollectedTransfer]:
+        """Transfers that make room for a peer's new one; empty where that can't be."""
+        limits = self.limits
+        if peer.bytes + size > limits.max_bytes_per_peer or now < peer.looked_at + _LOOK_S:
+            return []
+        peer.looked_at = now
+        sharers = sum(1 for other in self._peers.values() if other.transfers and other is not peer) + 1
+        if peer.bytes * sharers >= limits.max_bytes:
+            return []
+        missing = self._bytes + size - limits.max_bytes
+        return displaceable(self._transfers.values(), peer, missing, limits.max_bytes // _SPARE_SHARE, now)
+
+    def _displace(self, transfer: CollectedTransfer, now: float) -> Sequence[Event]:
+        """As if it had idled for its whole time, and remembered until then."""
+        self.stats.expired += 1
+        state = TransferState(StateType.CANCELLED, transfer.key.object_id)
+        return self._end(transfer, state, now, max(0.0, transfer.last_at + self.limits.idle_s - now))
+
+    def _receive_first(self, transfer: CollectedTransfer, datagram: Datagram, origin: Any, now: float) -> Sequence[Event]:
+        """The first datagram of a transfer that displaced others, who hear of it."""
+        displaced, self._displaced = self._displaced, []
+        transfer.origin = origin
+        decoder = transfer.decoder
+        if decoder is None:
+            return [*displaced, *self._take_whole(transfer, datagram, origin, now)]
+        return [*displaced, *self._collect(transfer, decoder, datagram, now)]
 
     def _has_place(self, peer_key: bytes, peer: Peer, now: float) -> bool:
         """Whether the peer may have one more transfer or tombstone, if need be in the place of an old one."""
@@ -312,14 +350,14 @@ class Collector:
 
     # Endings
 
-    def _end(self, transfer: CollectedTransfer, state: TransferState, now: float) -> Sequence[Event]:
+    def _end(self, transfer: CollectedTransfer, state: TransferState, now: float, early_s: float = 0.0) -> Sequence[Event]:
         del self._transfers[transfer.key]
         transfer.peer.bytes -= transfer.reserved_bytes
         transfer.peer.transfers -= 1
         self._bytes -= transfer.reserved_bytes
         sbn = transfer.sbn
         state = TransferState(state.type, state.object_id, sbn, transfer.completed_by[sbn] + 1, state.fields)
-        return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now)
+        return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now, early_s)
 
     def _bury(
         self,
@@ -329,10 +367,11 @@ class Collector:
         origin: Any,
         is_lossy: bool,
         now: float,
+        early_s: float = 0.0,
     ) -> Sequence[Event]:
-        """Leave a tombstone, and give the answer that it will give again."""
+        """Leave a tombstone, and give the answer that it will give again. `early_s`: how much sooner than its time it comes."""
         answer: TransferState | None = state
-        oti, keep_s = None, self.limits.tombstone_s
+        oti, keep_s = None, self.limits.tombstone_s + early_s
         spent_at = now + keep_s  # where the time to live is not known
         if not source.has_put_header:
             oti, keep_s = source.oti, self.limits.path_tombstone_s

@@ -11,11 +11,20 @@ from raptor_s3.codec import ObjectDecoder, ObjectEncoder, ObjectTransmissionInfo
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.s3 import S3Sink
 from raptor_s3.net import clock
-from raptor_s3.transfer import collecting
+from raptor_s3.transfer import collecting, incoming
+from raptor_s3.transfer.collecting import DISPLACE_S
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
-from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram, build_datagram, plan_object
+from raptor_s3.wire.datagram import (
+    FLAG_CANCEL,
+    FLAG_PUT_HEADER,
+    FLAG_RFC6330_REPAIR,
+    Datagram,
+    build_datagram,
+    parse_datagram,
+    plan_object,
+)
 from raptor_s3.wire.put_header import split_put_object
-from raptor_s3.wire.transfer_state import StateType
+from raptor_s3.wire.transfer_state import StateType, TransferState
 
 REPAIR = FLAG_RFC6330_REPAIR
 PUT = FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR
@@ -82,6 +91,81 @@ def test_answers_go_early_only_when_their_time_to_live_has_passed():
     rig.now += 100
     rig.receiver.handle_timer(rig.now)
     assert rig.collector.tombstones == 0
+
+
+def announce(collector: Collector, peer: bytes, name: str, octets: int, now: float, esi: int = 0):
+    """One datagram of an object of so many octets."""
+    oti = ObjectTransmissionInformation(octets, 1000, 1)
+    return collector.receive(peer, Datagram(name.ljust(22, "x"), oti, PUT, 0, esi, bytes(1000)), now, peer)
+
+
+def full_collector() -> Collector:
+    """Two peers hold all the memory, after a datagram each."""
+    collector = Collector(CollectorLimits(max_bytes=2_000_000, max_bytes_per_peer=1_000_000))
+    for peer in (b"evil", b"eviller"):
+        announce(collector, peer, "", 924_000, 0.0)
+    return collector
+
+
+def small_put(collector: Collector, now: float):
+    (datagram,), _ = put(b"x" * 200)
+    return collector.receive(b"good", parse_datagram(datagram), now, b"good")
+
+
+def test_peers_that_announce_and_fall_silent_shut_out_nobody_for_long():
+    collector = full_collector()
+    assert not small_put(collector, DISPLACE_S - 0.1), "over the limits, in silence"
+    told, ready = small_put(collector, DISPLACE_S)
+    assert (told.origin, told.state.type) == (b"evil", StateType.CANCELLED)
+    assert ready.transfer.peer_key == b"good"
+    announce(collector, b"good", "more", 150_000, DISPLACE_S)
+    assert (collector.transfers, collector.stats.expired) == (3, 1), "one made room for both"
+
+
+def test_what_was_displaced_stays_dead_as_long_as_if_it_had_idled():
+    collector, limits = full_collector(), CollectorLimits()
+    small_put(collector, DISPLACE_S)
+    gone_at = limits.idle_s + limits.tombstone_s
+    for now in range(3, int(gone_at)):
+        collector.handle_timer(now)
+        (answer,) = announce(collector, b"evil", "", 924_000, now, esi=now)
+        assert answer.state.type is StateType.CANCELLED
+    assert collector.stats.expired == 2, "the other one, by idling"
+
+
+def test_who_sent_lately_is_not_displaced():
+    collector = full_collector()
+    for peer in (b"evil", b"eviller"):
+        announce(collector, peer, "", 924_000, 1.0, esi=1)
+    assert not small_put(collector, 0.9 + DISPLACE_S)
+    assert small_put(collector, 1.0 + DISPLACE_S)
+
+
+def test_who_holds_less_is_not_displaced():
+    collector = Collector(CollectorLimits(max_bytes=300_000, max_bytes_per_peer=300_000))
+    announce(collector, b"more", "a", 130_000, 0.0)
+    announce(collector, b"less", "a", 100_000, 0.0)
+    announce(collector, b"more", "b", 60_000, 10.0)
+    assert (collector.transfers, collector.stats.over_limits, collector.stats.expired) == (2, 1, 0)
+    (told,) = announce(collector, b"less", "b", 60_000, 10.0)
+    assert (told.origin, collector.stats.expired) == (b"more", 1)
+
+
+def test_what_is_being_written_is_not_displaced():
+    collector = Collector(CollectorLimits(max_bytes=4100, max_bytes_per_peer=4100))
+    written = [collector.receive(b"evil", parse_datagram(put(b"x" * 200)[0][0]), 0.0) for _ in range(2)]
+    assert not small_put(collector, 50.0)
+    for (ready,) in written:
+        assert collector.finish(ready.transfer, TransferState(StateType.COMPLETE, ready.transfer.object_id), 50.1)
+
+
+def test_looking_for_what_can_be_displaced_is_rare(monkeypatch):
+    looks = []
+    monkeypatch.setattr(incoming, "displaceable", lambda *arguments: looks.append(arguments) or [])
+    collector = full_collector()
+    for number in range(1000):
+        announce(collector, b"good", f"{number}", 150_000, 10 + number / 1000)
+    assert 10 < len(looks) <= 21
 
 
 def test_symbols_that_never_decode_end_their_transfer(monkeypatch):
