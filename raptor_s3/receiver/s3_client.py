@@ -1,4 +1,4 @@
-"""What a receiver's S3 client must not do: send after its time, or run in circles (DESIGN 4, 'No stale overwrite').
+"""What a receiver's S3 client must not do: send after its time, run in circles, or fail a put that S3 has stored (DESIGN 4).
 
     guard(client)                              once
     with only_while(may_leave):                TooLate instead of sending, where `may_leave()` is false by then
@@ -18,7 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _thread = threading.local()
 
@@ -43,10 +43,11 @@ def only_while(may_leave: Callable[[], bool]) -> Iterator[None]:
 
 
 def guard(client: Any) -> None:
-    """Have this boto3 client ask before it sends."""
+    """Have this boto3 client ask before it sends, and read with indulgence."""
     events = client.meta.events
     events.register("before-send.s3", _ask)
     events.register("before-call.s3.HeadBucket", _follow_no_redirect)
+    events.register("before-parse.s3.PutObject", _drop_unreadable)
     with contextlib.suppress(AttributeError):  # another botocore: asked a moment earlier, before a new connection is made
         client._endpoint.http_session._pool_classes_by_scheme.update(_connection_pools())
 
@@ -61,6 +62,18 @@ def _ask(**_: Any) -> None:
 def _follow_no_redirect(context: dict[str, Any], **_: Any) -> None:
     """botocore asks HeadBucket where a redirect leads, and would ask again where that one leads, without end."""
     context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _drop_unreadable(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
+    """A number in S3's answer that is none: botocore raises ValueError then, as for parameters that can't be encoded."""
+    headers = response_dict["headers"]
+    for member in operation_model.output_shape.members.values():
+        name = member.serialization.get("name")
+        if member.type_name in ("integer", "long") and name in headers:
+            try:
+                int(headers[name])
+            except ValueError:
+                del headers[name]
 
 
 @functools.cache

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import datetime
 import email.utils
+import io
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from botocore.awsrequest import AWSResponse, HeadersDict
 from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
@@ -19,8 +21,11 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from urllib3 import HTTPResponse
 
+from backend import runtime
 from raptor_s3.errors import TransferRejected
+from raptor_s3.gateway import aws
 from raptor_s3.receiver import admission, s3_answers
 from raptor_s3.receiver.outcome import CANCELLED, Outcome, Receiver, given_up
 from raptor_s3.receiver.policy import Grant, Policy, Rule
@@ -180,6 +185,24 @@ def test_a_few_octets_are_nobodys() -> None:
     head = Head(0)
     head.answer["ContentLength"] = TELLING_BYTES - 1
     assert s3_answers.own_write(head, {"Bucket": "b", "Key": "k"}, lambda _: True, elapsed_s=10.0) is None
+
+
+def gateways_client():
+    return aws.make_client("s3", region="us-east-1", endpoint_url=None, connections=1, read_timeout_s=1)
+
+
+@pytest.mark.parametrize("make_client", [gateways_client, lambda: runtime.make_client.__wrapped__("s3")])
+@pytest.mark.parametrize(("size", "understood"), [("abc", {}), ("", {}), ("7", {"Size": 7}), (None, {})])
+def test_an_unreadable_size_is_left_out_of_the_answer(monkeypatch, make_client, size, understood):
+    for name in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "us-east-1")
+    headers = HeadersDict({"ETag": '"e"'} | ({} if size is None else {"x-amz-object-size": size}))
+    client = make_client()
+    client.meta.events.register(
+        "before-send.s3", lambda **_: AWSResponse("https://s3", 200, headers, HTTPResponse(io.BytesIO(), preload_content=False))
+    )
+    response = client.put_object(Bucket="b", Key="k", Body=b"x")
+    assert s3_answers.response_fields(response) == {"ETag": '"e"'} | understood
 
 
 @pytest.mark.parametrize("path", ["", "/a", "a//b", "../a", "a/../b", "./a", "a\\b", "a\nb", "a/"])
