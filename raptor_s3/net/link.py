@@ -51,7 +51,8 @@ _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 _CANCELLED: Final = Ending.CANCELLED
-_CANCELLED_STATE: Final = StateType.CANCELLED
+_REFUSALS: Final = (StateType.CANCELLED, StateType.FAILED)
+_IN_THE_WAY: Final = (409, 412)
 
 
 class Link:
@@ -457,7 +458,7 @@ class Link:
                     if not is_late and self.alone.confirm(put, state, now):
                         return
                     self._join()
-                if state.type is not _CANCELLED_STATE or self._is_vouched(state, message):
+                if state.type not in _REFUSALS or self._is_vouched(state, message):
                     self.sender.receive_state(state, now, is_late=is_late)
                 else:
                     self.sender.doubt(state.object_id, now)
@@ -469,11 +470,13 @@ class Link:
             _log.debug("%s: %s", self.settings.url, error)
 
     def _is_vouched(self, state: TransferState, message: memoryview) -> bool:
-        """CANCELLED is true of what its receiver knows: one that has restarted since knows nothing of what it wrote before.
+        """A receiver that has restarted knows nothing of what it wrote before: neither that, nor that it was what is in the way.
 
         Sessions don't outlive it. So who still has the keys that the put began under was there all the time.
         """
         put = self.puts.get(state.object_id)
+        if state.type is StateType.FAILED and (state.fields or {}).get("StatusCode") not in _IN_THE_WAY:
+            return True
         return put is None or put.first_sealer is None or self.channel.is_under(message, put.first_sealer)
 
     # Trouble

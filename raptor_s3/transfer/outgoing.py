@@ -360,7 +360,7 @@ class OutgoingTransfer:
         return True
 
     def doubt(self, now: float) -> None:
-        """CANCELLED, says a receiver that was not there from the beginning. Whether that one lives is asked some more times."""
+        """A receiver refuses that was not there from the beginning: whether the one that was lives is asked some more times."""
         self._silences = 0
         self._doubts += 1
         self._asked_at = now

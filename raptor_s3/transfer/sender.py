@@ -232,7 +232,7 @@ class Sender:
         self._settle(transfer)
 
     def doubt(self, object_id: str, now: float) -> None:
-        """A receiver that can't know says CANCELLED. See OutgoingTransfer.doubt."""
+        """A receiver refuses that can't know. See OutgoingTransfer.doubt."""
         transfer = self._transfers.get(object_id)
         if transfer is not None:
             transfer.doubt(now)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from raptor_s3.transfer.events import ObjectReady
+
 
 @pytest.fixture
 def engine(responder: Responder) -> Iterator[Engine]:
@@ -156,6 +158,28 @@ def test_who_has_restarted_can_not_say_that_nothing_was_written(responder: Respo
     with pytest.raises(ConfirmationTimeout):
         future.result(timeout=10)
     assert not responder.objects
+    engine.close()
+
+
+@pytest.mark.parametrize(("status", "error"), [(412, ConfirmationTimeout), (403, TransferRejected)])
+def test_who_has_restarted_can_not_say_whose_object_is_in_the_way(
+    responder: Responder, status: int, error: type[Exception]
+) -> None:
+    engine = Engine(responder.settings())
+    engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
+    decoded = threading.Event()
+    responder.sink = lambda ready: decoded.set()
+    future = engine.submit(put_fields("k", b"x"), b"x", timeout_s=3)
+    assert decoded.wait(5)
+    responder.stop()
+
+    def refuse(ready: ObjectReady) -> TransferState:
+        fields = {"Code": "a code", "Message": "", "StatusCode": status}
+        return TransferState(StateType.FAILED, ready.transfer.object_id, fields=fields)
+
+    responder.__init__(port=responder.port, keys=(responder.server_key, responder.client_key), sink=refuse)  # type: ignore[misc]
+    with pytest.raises(error):
+        future.result(timeout=10)
     engine.close()
 
 
