@@ -153,11 +153,13 @@ def relax_garbage_collector() -> None:
 
 
 def _log_to_stderr(*, is_verbose: bool) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("raptor_s3").setLevel(logging.DEBUG if is_verbose else logging.INFO)
-    if not is_verbose:
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(Throttle())
+    if logging.getLogger().hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(Throttle(logging.WARNING if is_verbose else logging.NOTSET))
+    logging.getLogger().addHandler(handler)
 
 
 def _allow_descriptors(workers: int) -> None:

@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.gateway.batching import Batcher, Envelope, message_bytes
 from raptor_s3.gateway.endpoint import plain_address
-from raptor_s3.gateway.trouble import Complaints, ask
+from raptor_s3.gateway.trouble import ask
 from raptor_s3.gateway.workers import Completions, WorkerPool
 from raptor_s3.net import clock
 from raptor_s3.wire.datagram import parse_datagram
@@ -72,7 +72,6 @@ class LambdaDestination:
     def __init__(self, client: Any, function: str, *, max_count: int = 1000) -> None:
         self._client = client
         self._function = function
-        self._complaints = Complaints(_log)
         self.max_count = max_count
         self.max_bytes = LAMBDA_PAYLOAD
 
@@ -81,12 +80,12 @@ class LambdaDestination:
         response = _with_retries(lambda: self._client.invoke(FunctionName=self._function, Payload=payload))
         answer = ask(response["Payload"].read)
         if "FunctionError" in response:
-            self._complaints.error("Lambda %s failed: %s", self._function, answer[:500].decode(errors="replace"))
+            _log.error("Lambda %s failed: %s", self._function, answer[:500].decode(errors="replace"))
             return [], len(messages)
         try:
             return parse_replies(answer), 0
         except MalformedPacket as error:
-            self._complaints.error("Lambda %s answered nonsense: %s", self._function, error)
+            _log.error("Lambda %s answered nonsense: %s", self._function, error)
             return [], 0
 
 
@@ -152,7 +151,6 @@ class Forwarder:
         self._routes: collections.OrderedDict[Remote, Any] = collections.OrderedDict()
         self._latest: collections.OrderedDict[str, Any] = collections.OrderedDict()
         self._next_tag = random.getrandbits(48)
-        self._complaints = Complaints(_log)
 
     def receive(self, origin: Any, peer_key: bytes, data: bytes, now: float) -> None:
         """One authentic datagram of `peer_key`."""
@@ -241,10 +239,10 @@ class Forwarder:
             try:
                 replies, lost = self._destination.deliver(messages)
             except (ClientError, BotoCoreError, MalformedPacket) as error:
-                self._complaints.error("%d datagrams could not be forwarded: %s", len(messages), error)
+                _log.error("%d datagrams could not be forwarded: %s", len(messages), error)
                 replies, lost = [], len(messages)
             except Exception:
-                self._complaints.bug("%d datagrams could not be forwarded", len(messages))
+                _log.exception("%d datagrams could not be forwarded", len(messages))
                 replies, lost = [], len(messages)
             self._completions.put(lambda: finish(replies, lost))
 

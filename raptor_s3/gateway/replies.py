@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from raptor_s3.errors import MalformedPacket
-from raptor_s3.gateway.trouble import Complaints, ask
+from raptor_s3.gateway.trouble import ask
 from raptor_s3.net import clock
 from raptor_s3.wire.gateway_message import OutboundPacket, parse_packets
 
@@ -62,7 +62,6 @@ class ReplyQueue:
         self._deliver = deliver
         self._count_dropped = count_dropped
         self._clock = clock
-        self._complaints = Complaints(_log)
         self._stopped = threading.Event()
         for number in range(threads):
             threading.Thread(target=self._poll, name=f"replies-{number}", daemon=True).start()
@@ -81,11 +80,11 @@ class ReplyQueue:
             if has_messages or self._clock() - began_at >= most_s:
                 return 0.0
             if interval_s * 2 >= most_s > interval_s:
-                self._complaints.warning("%s says at once that it is empty, again and again", self._queue_url)
+                _log.warning("%s says at once that it is empty, again and again", self._queue_url)
         except (ClientError, BotoCoreError, MalformedPacket) as error:
-            self._complaints.error("can't read replies from %s: %s", self._queue_url, error)
+            _log.error("can't read replies from %s: %s", self._queue_url, error)
         except Exception:
-            self._complaints.bug("can't read replies from %s", self._queue_url)
+            _log.exception("can't read replies from %s", self._queue_url)
         return min(max(interval_s * 2, first_s), most_s)
 
     def _poll(self) -> None:
@@ -123,9 +122,9 @@ class ReplyQueue:
         try:
             packets = parse_reply_message(message, self._region)
         except MalformedPacket as error:
-            self._complaints.warning("dropped a reply: %s", error)
+            _log.warning("dropped a reply: %s", error)
         except Exception:
-            self._complaints.bug("dropped a reply")
+            _log.exception("dropped a reply")
         else:
             for packet in packets:
                 self._completions.put(functools.partial(self._deliver, packet))

@@ -15,6 +15,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from raptor_s3.errors import SessionExpired
+from raptor_s3.gateway.log_throttle import ROUTINE
 from raptor_s3.gateway.peers import PLAINTEXT_PEER
 from raptor_s3.gateway.workers import Completions
 from raptor_s3.net import clock
@@ -163,7 +164,7 @@ class Server:
                 self._listener.expire(now)
         if now >= self._next_stats:
             self._next_stats = now + self._stats_interval_s
-            _log.info("%s", self.stats_line())
+            _log.info("%s", self.stats_line(), extra=ROUTINE)
 
     def _close(self) -> None:
         self._receiver.close(CLOSE_S)

@@ -27,14 +27,13 @@ from raptor_s3.transfer.outcome import Ending
 from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.probe import Probe
 from raptor_s3.transfer.sender import Sender
-from raptor_s3.wire.transfer_state import StateType, parse_transfer_state
+from raptor_s3.wire.transfer_state import parse_transfer_state
 
 if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel, Sealer
     from raptor_s3.net.lookup import Address
     from raptor_s3.net.settings import EndpointSettings
     from raptor_s3.transfer.plan import PutRequest
-    from raptor_s3.wire.transfer_state import TransferState
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +50,6 @@ _ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 _CANCELLED: Final = Ending.CANCELLED
-_REFUSALS: Final = (StateType.CANCELLED, StateType.FAILED)
-_IN_THE_WAY: Final = (409, 412)
 
 
 class Link:
@@ -458,7 +455,8 @@ class Link:
                     if not is_late and self.alone.confirm(put, state, now):
                         return
                     self._join()
-                if state.type not in _REFUSALS or self._is_vouched(state, message):
+                put = self.puts.get(state.object_id)
+                if put is None or put.first_sealer is None or put.believes(state, channel.is_under(message, put.first_sealer)):
                     self.sender.receive_state(state, now, is_late=is_late)
                 else:
                     self.sender.doubt(state.object_id, now)
@@ -468,16 +466,6 @@ class Link:
         except (WireGuardError, MalformedPacket) as error:
             self.malformed += 1
             _log.debug("%s: %s", self.settings.url, error)
-
-    def _is_vouched(self, state: TransferState, message: memoryview) -> bool:
-        """A receiver that has restarted knows nothing of what it wrote before: neither that, nor that it was what is in the way.
-
-        Sessions don't outlive it. So who still has the keys that the put began under was there all the time.
-        """
-        put = self.puts.get(state.object_id)
-        if state.type is StateType.FAILED and (state.fields or {}).get("StatusCode") not in _IN_THE_WAY:
-            return True
-        return put is None or put.first_sealer is None or self.channel.is_under(message, put.first_sealer)
 
     # Trouble
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from raptor_s3.errors import RaptorError, TransferCancelled
 from raptor_s3.net import clock
 from raptor_s3.transfer.outcome import Ending, PutOutcome, error_for
+from raptor_s3.wire.transfer_state import StateType
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from raptor_s3.net.channel import Sealer
     from raptor_s3.transfer.outgoing import OutgoingTransfer
     from raptor_s3.transfer.plan import PutRequest
+    from raptor_s3.wire.transfer_state import TransferState
 
+_IN_THE_WAY: Final = (409, 412)  # another object, or another write
 _BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 
 
@@ -62,6 +65,18 @@ class Put:
     @property
     def has_sent(self) -> bool:
         return self.transfer.has_started or self.is_replacement
+
+    def believes(self, state: TransferState, is_under_first: bool) -> bool:
+        """Whether this refusal is final, once the put has gone on under other keys than it began under.
+
+        A receiver that has restarted knows nothing of what it wrote before: neither that, nor that it was what is in the way.
+        Sessions don't outlive it, so who still has the first keys was there all the time.
+        """
+        if is_under_first:
+            return True
+        if state.type is StateType.FAILED:
+            return (state.fields or {}).get("StatusCode") not in _IN_THE_WAY
+        return state.type is not StateType.CANCELLED
 
     def wake_up(self) -> None:
         """Let the follower that waits for this put look again."""

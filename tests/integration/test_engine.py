@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,9 +18,11 @@ from tests.responder import Responder, put_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from raptor_s3.transfer.events import ObjectReady
+    from raptor_s3.transfer.outcome import PutOutcome
 
 
 @pytest.fixture
@@ -142,18 +144,24 @@ def test_an_outage_does_not_end_a_put_that_the_receiver_knows(responder: Respond
     engine.close()
 
 
+def restarted_after_decoding(responder: Responder, engine: Engine, body: bytes, **options: Any) -> Future[PutOutcome]:
+    """A put whose object the responder has, and still writes, when it ends. The next one, with `options`, has its keys."""
+    engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
+    decoded = threading.Event()
+    responder.sink = lambda ready: decoded.set()
+    future = engine.submit(put_fields("k", body), body, timeout_s=3)
+    assert decoded.wait(5)
+    responder.stop()
+    time.sleep(options.pop("pause_s", 0.0))
+    responder.__init__(port=responder.port, keys=(responder.server_key, responder.client_key), **options)  # type: ignore[misc]
+    return future
+
+
 @pytest.mark.parametrize("size", [500, 300_000])
 def test_who_has_restarted_can_not_say_that_nothing_was_written(responder: Responder, size: int) -> None:
     """The one before may have handed the object to S3, which still works on it."""
     engine = Engine(responder.settings())
-    engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
-    decoded = threading.Event()
-    responder.sink = lambda ready: decoded.set()
-    future = engine.submit(put_fields("k", b"x" * size), b"x" * size, timeout_s=3)
-    assert decoded.wait(5)
-    responder.stop()
-    time.sleep(0.5)  # past the blind part: it can't begin anew
-    responder.__init__(port=responder.port, keys=(responder.server_key, responder.client_key))  # type: ignore[misc]
+    future = restarted_after_decoding(responder, engine, b"x" * size, pause_s=0.5)  # past the blind part: it can't begin anew
     assert engine.ping(timeout_s=2).stats.rtt_s
     with pytest.raises(ConfirmationTimeout):
         future.result(timeout=10)
@@ -165,19 +173,12 @@ def test_who_has_restarted_can_not_say_that_nothing_was_written(responder: Respo
 def test_who_has_restarted_can_not_say_whose_object_is_in_the_way(
     responder: Responder, status: int, error: type[Exception]
 ) -> None:
-    engine = Engine(responder.settings())
-    engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
-    decoded = threading.Event()
-    responder.sink = lambda ready: decoded.set()
-    future = engine.submit(put_fields("k", b"x"), b"x", timeout_s=3)
-    assert decoded.wait(5)
-    responder.stop()
-
     def refuse(ready: ObjectReady) -> TransferState:
         fields = {"Code": "a code", "Message": "", "StatusCode": status}
         return TransferState(StateType.FAILED, ready.transfer.object_id, fields=fields)
 
-    responder.__init__(port=responder.port, keys=(responder.server_key, responder.client_key), sink=refuse)  # type: ignore[misc]
+    engine = Engine(responder.settings())
+    future = restarted_after_decoding(responder, engine, b"x", sink=refuse)
     with pytest.raises(error):
         future.result(timeout=10)
     engine.close()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from raptor_s3.gateway.aws import make_client
+from raptor_s3.gateway.log_throttle import Throttle
 from raptor_s3.gateway.replies import EMPTY_INTERVALS_S, FAILED_INTERVALS_S, ReplyQueue
-from raptor_s3.gateway.trouble import INTERVAL_S, Complaints
 from raptor_s3.gateway.workers import Completions
 from raptor_s3.wire.gateway_message import OutboundPacket, Remote, build_packets
 
@@ -118,7 +117,10 @@ def queue(sqs):
         (500, b"[]"),
     ],
 )
-def test_an_answer_that_makes_no_sense_is_a_failure_and_the_next_is_read(queue, caplog, status, answer):
+def test_an_answer_that_makes_no_sense_is_a_failure_and_the_next_is_read(queue, caplog, request, status, answer):
+    throttle = Throttle(clock=lambda: 100.0)
+    caplog.handler.addFilter(throttle)
+    request.addfinalizer(lambda: caplog.handler.removeFilter(throttle))
     assert queue.turn(answer, status=status) == FAILED_INTERVALS_S[0]
     assert queue.turn(answer, 0.75, status=status) == 1.5
     assert queue.turn(answer, FAILED_INTERVALS_S[1], status=status) == FAILED_INTERVALS_S[1]
@@ -198,20 +200,3 @@ def test_a_bug_does_not_end_a_turn_either(queue, caplog, monkeypatch):
     assert "ZeroDivisionError" in caplog.text
     assert queue.dropped == 1
     assert queue.deleted == ["good"]
-
-
-def test_complaints_say_the_first_at_once_and_count_the_rest(caplog):
-    now = [100.0]
-    complaints = Complaints(logging.getLogger("test"), clock=lambda: now[0])
-    for number in range(5):
-        complaints.error("no %d:\n%s", number, "x" * 5000)
-    complaints.warning("another kind")
-    assert [record.message[:8] for record in caplog.records] == ["no 0: xx", "another "]
-    now[0] += INTERVAL_S
-    complaints.error("no %d:\n%s", 5, "y")
-    complaints.error("no %d:\n%s", 6, "y")
-    assert caplog.records[-1].message == "no 5: y (4 more since the last such line)"
-    now[0] += 2 * INTERVAL_S
-    complaints.error("no %d:\n%s", 7, "y")
-    assert caplog.records[-1].message == "no 7: y (1 more since the last such line)"
-    assert all(len(record.message) < 600 for record in caplog.records)
