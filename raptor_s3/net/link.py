@@ -335,9 +335,11 @@ class Link:
                 put = self.puts.get(transfer.object_id)
                 if put is not None and put.sealer is not None:
                     cancel = transfer.take_cancel(now)
+                    if put.first_sealer is not None:
+                        with contextlib.suppress(WireGuardError):
+                            route.send(put.first_sealer.seal(cancel, now))
                     try:
-                        for keys in {put.first_sealer or put.sealer, put.sealer}:
-                            route.send(keys.seal(cancel, now))
+                        route.send(put.sealer.seal(cancel, now))
                     except WireGuardError:  # repeated on its timer
                         self._replace_session(put, sealer, now)
             while sealer is not None and (item := sender.next_run(now)) is not None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, TransferCancelled, TransferRejected
+from raptor_s3.net import clock
 from raptor_s3.net.engine import Engine
 from raptor_s3.transfer.path import INITIAL_REPAIR
 from raptor_s3.wire.transfer_state import StateType, TransferState
 from raptor_s3.wireguard.messages import TYPE_INITIATION, TYPE_TRANSPORT
+from raptor_s3.wireguard.session import Session
 from tests.responder import Responder, put_fields
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from raptor_s3.net.put import Put
     from raptor_s3.transfer.events import ObjectReady
     from raptor_s3.transfer.outcome import PutOutcome
 
@@ -184,12 +187,13 @@ def test_who_has_restarted_can_not_say_whose_object_is_in_the_way(
     engine.close()
 
 
-def test_who_was_there_all_the_time_can(responder: Responder) -> None:
-    """The cancel goes out under the keys that the put began under, too."""
+@pytest.fixture
+def moved(responder: Responder) -> Iterator[tuple[Engine, Put]]:
+    """A put that went on under new keys within its blind part, after an outage; they are good for both."""
     engine = Engine(responder.settings(rate_mbps=4.0))
     engine.put(put_fields("warm", b"1"), b"1", timeout_s=10)
     body = os.urandom(1_500_000)
-    future = engine.submit(put_fields("k", body), body, timeout_s=20)
+    engine.submit(put_fields("k", body), body, timeout_s=20)
     time.sleep(0.2)
     assert engine._link is not None
     [sent] = engine._link.puts.values()
@@ -197,10 +201,31 @@ def test_who_was_there_all_the_time_can(responder: Responder) -> None:
     time.sleep(0.5)
     responder.drop = None
     deadline = time.monotonic() + 5
-    while sent.first_sealer is None:  # within its blind part it may go on under new keys
+    while sent.first_sealer is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    yield engine, sent
+    engine.close()
+
+
+def test_who_was_there_all_the_time_can(moved: tuple[Engine, Put]) -> None:
+    """The cancel goes out under the keys that the put began under, too."""
+    _, sent = moved
+    assert sent.future is not None
+    future = sent.future
     future.cancel()
     with pytest.raises(TransferCancelled):
         future.result(timeout=10)
-    engine.close()
+
+
+def test_first_keys_that_are_spent_cast_no_doubt_on_the_present_ones(moved: tuple[Engine, Put]) -> None:
+    engine, sent = moved
+    first, present = sent.first_sealer, sent.sealer
+    assert isinstance(first, Session)
+    first.created_at -= 1000
+    assert sent.future is not None
+    sent.future.cancel()
+    time.sleep(0.3)
+    assert engine._link is not None
+    assert engine._link.channel.acquire(clock.now()) is present
+    assert engine.put(put_fields("after", b"1"), b"1", timeout_s=10).fields
