@@ -157,8 +157,7 @@ class Server:
                     self._finish(event)
             elif isinstance(event, CancelWrite) and self.honours_cancel:
                 self.stopped.add(event.transfer)
-                state = TransferState(StateType.CANCELLED, event.transfer.object_id)
-                self.carry_out(self.collector.finish(event.transfer, state, self.network.now))
+                self.carry_out(self.collector.finish(event.transfer, StateType.CANCELLED, None, self.network.now))
         due = self.collector.get_timer()
         if due is not None and due < self._due:
             self._due = due
@@ -169,7 +168,7 @@ class Server:
             return
         collector, state = self.collector, self.answer(ready)
         try:
-            self.carry_out(collector.finish(ready.transfer, state, self.network.now))
+            self.carry_out(collector.finish(ready.transfer, state.type, state.fields, self.network.now))
         except KeyError:
             pass  # the server was restarted meanwhile
 

@@ -131,10 +131,9 @@ class Responder:
             elif isinstance(event, ObjectReady):
                 state = self.write(event) if self.sink is None else self.sink(event)
                 if state is not None:
-                    self._carry_out(self.collector.finish(event.transfer, state, clock.now()))
+                    self._carry_out(self.collector.finish(event.transfer, state.type, state.fields, clock.now()))
             elif isinstance(event, CancelWrite) and self.honours_cancel:
-                state = TransferState(StateType.CANCELLED, event.transfer.object_id)
-                self._carry_out(self.collector.finish(event.transfer, state, clock.now()))
+                self._carry_out(self.collector.finish(event.transfer, StateType.CANCELLED, None, clock.now()))
 
     def write(self, ready: ObjectReady) -> TransferState:
         """What a sink does: keep the body, answer as S3 would."""
@@ -150,7 +149,7 @@ class Responder:
     def finish(self, ready: ObjectReady, state: TransferState) -> None:
         """From any thread: the answer of a sink that took its time."""
         with self.lock:
-            self._carry_out(self.collector.finish(ready.transfer, state, clock.now()))
+            self._carry_out(self.collector.finish(ready.transfer, state.type, state.fields, clock.now()))
 
     def _send(self, message: bytes, address: Any) -> None:
         if self.drop_answer is not None and self.drop_answer(message):

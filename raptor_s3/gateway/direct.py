@@ -167,5 +167,4 @@ class DirectReceiver:
             stats.objects_cancelled += 1
         else:
             stats.objects_failed += 1
-        state = outcome.state(ready.transfer.object_id)
-        self._carry_out(self._collector.finish(ready.transfer, state, self._clock()))
+        self._carry_out(self._collector.finish(ready.transfer, outcome.type, outcome.fields, self._clock()))

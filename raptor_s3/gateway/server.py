@@ -201,12 +201,15 @@ class Server:
         octets, segment, source, age_s = burst
         open_message, receive = cast("Listener", self._listener).receive, self._receiver.receive
         starts = range(0, len(octets), segment)
+        origin = None
         for start in starts:
             for outcome in open_message(octets[start : start + segment], source, now):
                 if type(outcome) is Data:
                     plaintext, peer_key, session, _ = outcome
+                    if origin is None or origin.session is not session:
+                        origin = Origin(endpoint, session, source)
                     try:
-                        receive(Origin(endpoint, session, source), peer_key, plaintext, now - age_s)
+                        receive(origin, peer_key, plaintext, now - age_s)
                     except Exception:
                         self._contain()
                 else:

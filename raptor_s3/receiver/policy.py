@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PEER_PLACEHOLDER: Final = "${PeerKey}"
 
+_MAY_BE_GATED: Final = frozenset({*POLICY_GATED, "ServerSideEncryption"})
+_NOTHING: Final[frozenset[str]] = frozenset()
 _BUCKET_PATTERN: Final = re.compile(r"[a-z0-9.*-]{1,63}")
 _KEY_BYTES: Final = 32
 
@@ -65,15 +67,23 @@ class Grant:
 
     def objection(self, peer_key: str, fields: Mapping[str, Any]) -> str:
         bucket, key = fields["Bucket"], fields["Key"]
-        places = [rule for rule in self.rules if rule.names(bucket, key, peer_key)]
-        if not places:
-            return f"{self.who} may not write s3://{bucket}/{key}"
-        gated = fields.keys() & POLICY_GATED.keys()
-        if fields.get("ServerSideEncryption", "AES256") != "AES256":
-            gated = gated | {"SSEKMSKeyId"}  # the receiver's own rights on KMS keys are at stake, whichever key it is
-        if any(gated <= rule.options for rule in places):
-            return ""
-        return f"{self.who} may not set {', '.join(sorted(gated))} in s3://{bucket}"
+        gated = _NOTHING if _MAY_BE_GATED.isdisjoint(fields) else _gated(fields)
+        is_named = False
+        for rule in self.rules:
+            if rule.names(bucket, key, peer_key):
+                if gated <= rule.options:
+                    return ""
+                is_named = True
+        if is_named:
+            return f"{self.who} may not set {', '.join(sorted(gated))} in s3://{bucket}"
+        return f"{self.who} may not write s3://{bucket}/{key}"
+
+
+def _gated(fields: Mapping[str, Any]) -> frozenset[str]:
+    gated = POLICY_GATED.keys() & fields.keys()
+    if fields.get("ServerSideEncryption", "AES256") != "AES256":
+        gated.add("SSEKMSKeyId")  # the receiver's own rights on KMS keys are at stake, whichever key it is
+    return frozenset(gated)
 
 
 @dataclass(frozen=True, slots=True)

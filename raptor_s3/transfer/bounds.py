@@ -45,7 +45,7 @@ class CollectorLimits:
 
 def check_bounds(oti: ObjectTransmissionInformation) -> None:
     """Raises MalformedPacket for an object, a block or a K larger than any sender of ours makes."""
-    symbols = oti.block_symbols(0)
+    symbols = -(-oti.source_symbols // oti.source_blocks)
     if oti.transfer_length > MAX_OBJECT_BYTES:
         raise MalformedPacket(f"object of {oti.transfer_length} octets is larger than {MAX_OBJECT_BYTES}")
     if symbols > MAX_BLOCK_SYMBOLS or symbols * oti.symbol_size > MAX_BLOCK_BYTES:

@@ -71,6 +71,7 @@ class CollectedTransfer:
         "esi",
         "first_at",
         "flags",
+        "has_put_header",
         "highest",
         "key",
         "last_at",
@@ -93,12 +94,13 @@ class CollectedTransfer:
         self.key = key
         self.oti: ObjectTransmissionInformation = datagram.oti
         self.flags = datagram.flags
+        self.has_put_header = bool(datagram.flags & FLAG_PUT_HEADER)
         self.peer = peer
         self.reserved_bytes = reserved_bytes
         self.first_at = self.last_at = self.progress_at = self.checked_at = now
         self.answered_at = now
         self.ttl_s = 0.0  # known once the put header is
-        self.room = source_symbols(datagram.oti)  # symbols of undecoded blocks that are paid for and have not come
+        self.room = datagram.oti.source_symbols  # symbols of undecoded blocks that are paid for and have not come
         self.reserved_surplus = 0
         self.origin: Any = None
         self.due = _NEVER
@@ -114,10 +116,6 @@ class CollectedTransfer:
         """None: being written. An object that is its only symbol needs none before, either."""
         if datagram.esi or datagram.oti.source_symbols > 1:
             self.decoder = ObjectDecoder(datagram.oti, datagram.degree_table)
-
-    @property
-    def has_put_header(self) -> bool:
-        return bool(self.flags & FLAG_PUT_HEADER)
 
     def wants_report(self, now: float) -> bool:
         """Whether it is time for the next report (type 0), after one more datagram."""
@@ -146,11 +144,6 @@ class CollectedTransfer:
     def block_complete(self, sbn: int) -> SendState:
         state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.completed_by[sbn] + 1)
         return SendState(state, self.origin)
-
-
-def source_symbols(oti: ObjectTransmissionInformation) -> int:
-    """Source symbols of all blocks."""
-    return -(-oti.transfer_length // oti.symbol_size)
 
 
 def displaceable(

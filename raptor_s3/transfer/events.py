@@ -9,7 +9,6 @@ Invariant: for each ObjectReady the host calls `finish` exactly once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ class SendState(NamedTuple):
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ObjectReady:
+class ObjectReady(NamedTuple):
     """A whole object.
 
     `data` is the object as it was coded. With a put header, `fields` are its parameters and `body` what follows them; without

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.transfer.bounds import CollectorLimits, check_bounds
-from raptor_s3.transfer.collecting import CollectedTransfer, Peer, displaceable, source_symbols
+from raptor_s3.transfer.collecting import CollectedTransfer, Peer, displaceable
 from raptor_s3.transfer.events import CancelWrite, Event, ObjectReady, SendState, TransferKey
 from raptor_s3.transfer.tombstones import Tombstones
 from raptor_s3.wire.datagram import FLAG_CANCEL
@@ -35,7 +35,7 @@ from raptor_s3.wire.put_header import MAX_TTL_MS, TIME_TO_LIVE, split_put_object
 from raptor_s3.wire.transfer_state import StateType, TransferState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from raptor_s3.codec import ObjectDecoder
     from raptor_s3.transfer.tombstones import Tombstone
@@ -66,6 +66,7 @@ _MAX_TTL_S: Final = MAX_TTL_MS / 1000
 _REPORT_BYTES: Final = 80
 _DATAGRAM_BYTES: Final = 36
 _NEVER: Final = float("inf")
+_CANCELLED: Final = StateType.CANCELLED
 _MAX_IDLE_PEERS: Final = 10_000
 _NOTHING: Final[tuple[Event, ...]] = ()
 
@@ -101,6 +102,7 @@ class Collector:
         self._bytes = 0
         self._displaced: list[Event] = []  # what `_open` has to say to others
         self._timers: list[tuple[float, int, TransferKey]] = []
+        self._writing: OrderedDict[TransferKey, float] = OrderedDict()  # when to announce them, the soonest first
         self._sequence = 0
 
     def receive(self, peer_key: bytes, datagram: Datagram, now: float, origin: Any = None) -> Sequence[Event]:
@@ -131,8 +133,8 @@ class Collector:
             return self._busy(transfer, datagram.sbn, now)
         return self._collect(transfer, transfer.decoder, datagram, now)
 
-    def finish(self, transfer: TransferKey, state: TransferState, now: float) -> Sequence[Event]:
-        """What came of an ObjectReady: `state` is final and is the answer from now on.
+    def finish(self, transfer: TransferKey, outcome: StateType, fields: Mapping[str, Any] | None, now: float) -> Sequence[Event]:
+        """What came of an ObjectReady: `outcome` is a final type and, with `fields`, the answer from now on.
 
         Raises KeyError for a transfer that is not being written.
         """
@@ -140,12 +142,15 @@ class Collector:
         if entry.decoder is not None:
             raise KeyError(transfer)
         self.stats.finished += 1
-        return self._end(entry, state, now)
+        return self._end(entry, outcome, fields, now)
 
     def get_timer(self) -> float | None:
         due = self._tombstones.get_timer()
         if self._timers and self._timers[0][0] < due:
             due = self._timers[0][0]
+        for announce_at in self._writing.values():
+            due = min(due, announce_at)
+            break
         for transfer in self._transfers.values():
             due = min(due, transfer.checked_at + self.limits.idle_s)
             break
@@ -154,6 +159,7 @@ class Collector:
     def handle_timer(self, now: float) -> Sequence[Event]:
         """Reports of transfers that fell quiet, progress of slow writes, repeated confirmations, expiry."""
         events: list[Event] = []
+        self._announce_slow_writes(events, now)
         timers = self._timers
         while timers and timers[0][0] <= now:
             entry, _, key = heapq.heappop(timers)
@@ -196,7 +202,7 @@ class Collector:
 
     @property
     def tombstones(self) -> int:
-        return len(self._tombstones)
+        return self._tombstones.count
 
     # Collecting
 
@@ -207,13 +213,10 @@ class Collector:
         except MalformedPacket:
             self.stats.over_limits += 1
             return None
-        peer = self._peer(key.peer_key)
+        peer = self._peers.get(key.peer_key) or self._add_peer(key.peer_key)
         displaced: list[CollectedTransfer] = []
         size = (
-            oti.transfer_length
-            + _TRANSFER_OVERHEAD
-            + _BLOCK_OVERHEAD * oti.source_blocks
-            + _SYMBOL_OVERHEAD * source_symbols(oti)
+            oti.transfer_length + _TRANSFER_OVERHEAD + _BLOCK_OVERHEAD * oti.source_blocks + _SYMBOL_OVERHEAD * oti.source_symbols
         )
         if (
             oti.transfer_length > limits.max_object_bytes
@@ -233,12 +236,10 @@ class Collector:
         transfer = self._transfers[key] = CollectedTransfer(key, datagram, peer, size, now)
         return transfer
 
-    def _peer(self, peer_key: bytes) -> Peer:
-        peer = self._peers.get(peer_key)
-        if peer is None:
-            if len(self._peers) >= _MAX_IDLE_PEERS:
-                self._peers = {name: peer for name, peer in self._peers.items() if peer.transfers}
-            peer = self._peers[peer_key] = Peer()
+    def _add_peer(self, peer_key: bytes) -> Peer:
+        if len(self._peers) >= _MAX_IDLE_PEERS:
+            self._peers = {name: peer for name, peer in self._peers.items() if peer.transfers}
+        peer = self._peers[peer_key] = Peer()
         return peer
 
     def _fits(self, peer: Peer, size: int) -> bool:
@@ -259,8 +260,7 @@ class Collector:
     def _displace(self, transfer: CollectedTransfer, now: float) -> Sequence[Event]:
         """As if it had idled for its whole time, and remembered until then."""
         self.stats.expired += 1
-        state = TransferState(StateType.CANCELLED, transfer.key.object_id)
-        return self._end(transfer, state, now, max(0.0, transfer.last_at + self.limits.idle_s - now))
+        return self._end(transfer, _CANCELLED, None, now, max(0.0, transfer.last_at + self.limits.idle_s - now))
 
     def _receive_first(self, transfer: CollectedTransfer, datagram: Datagram, origin: Any, now: float) -> Sequence[Event]:
         """The first datagram of a transfer that displaced others, who hear of it."""
@@ -273,7 +273,7 @@ class Collector:
 
     def _has_place(self, peer_key: bytes, peer: Peer, now: float) -> bool:
         """Whether the peer may have one more transfer or tombstone, if need be in the place of an old one."""
-        free = self.limits.max_tombstones - len(self._tombstones) - len(self._transfers)
+        free = self.limits.max_tombstones - self._tombstones.count - len(self._transfers)
         if self._tombstones.of(peer_key) + peer.transfers < free:
             return True
         return self._tombstones.make_place(peer_key, now)
@@ -338,25 +338,28 @@ class Collector:
             except MalformedPacket as error:
                 self.stats.malformed_objects += 1
                 refusal = {"Code": "InvalidRequest", "Message": f"gateway: {error}"[:200], "StatusCode": 400}
-                return self._end(transfer, TransferState(StateType.FAILED, transfer.key.object_id, fields=refusal), now)
+                return self._end(transfer, StateType.FAILED, refusal, now)
             ttl_s = fields[TIME_TO_LIVE] / 1000
             transfer.ttl_s = ttl_s
         expires_at = transfer.first_at + ttl_s
         if now >= expires_at:
             return self._expire(transfer, now)
         self.stats.ready += 1
-        self._schedule(transfer, now + PROGRESS_S)
+        self._writing[transfer.key] = now + PROGRESS_S
         return (ObjectReady(transfer.key, data, fields, body, transfer.first_at, expires_at, transfer.origin),)
 
     # Endings
 
-    def _end(self, transfer: CollectedTransfer, state: TransferState, now: float, early_s: float = 0.0) -> Sequence[Event]:
+    def _end(
+        self, transfer: CollectedTransfer, outcome: StateType, fields: Mapping[str, Any] | None, now: float, early_s: float = 0.0
+    ) -> Sequence[Event]:
         del self._transfers[transfer.key]
+        self._writing.pop(transfer.key, None)
         transfer.peer.bytes -= transfer.reserved_bytes
         transfer.peer.transfers -= 1
         self._bytes -= transfer.reserved_bytes
         sbn = transfer.sbn
-        state = TransferState(state.type, state.object_id, sbn, transfer.completed_by[sbn] + 1, state.fields)
+        state = TransferState(outcome, transfer.key.object_id, sbn, transfer.completed_by[sbn] + 1, fields)
         return self._bury(transfer.key, state, transfer, transfer.origin, transfer.peer.is_lossy, now, early_s)
 
     def _bury(
@@ -413,19 +416,19 @@ class Collector:
         if transfer.decoder is None:
             return (CancelWrite(transfer.key),)
         self.stats.cancelled += 1
-        return self._end(transfer, TransferState(StateType.CANCELLED, transfer.key.object_id), now)
+        return self._end(transfer, _CANCELLED, None, now)
 
     def _cancel_unknown(self, key: TransferKey, datagram: Datagram, origin: Any, now: float) -> Sequence[Event]:
         """A cancel that overtook its transfer, or whose transfer never arrived: symbols that come later find a tombstone."""
-        if not datagram.has_put_header or not self._has_place(key.peer_key, self._peer(key.peer_key), now):
+        peer = self._peers.get(key.peer_key) or self._add_peer(key.peer_key)
+        if not datagram.has_put_header or not self._has_place(key.peer_key, peer, now):
             return _NOTHING
         self.stats.cancelled += 1
-        state = TransferState(StateType.CANCELLED, key.object_id)
-        return self._bury(key, state, datagram, origin, False, now)
+        return self._bury(key, TransferState(_CANCELLED, key.object_id), datagram, origin, False, now)
 
     def _expire(self, transfer: CollectedTransfer, now: float) -> Sequence[Event]:
         self.stats.expired += 1
-        return self._end(transfer, TransferState(StateType.CANCELLED, transfer.key.object_id), now)
+        return self._end(transfer, _CANCELLED, None, now)
 
     # Timers
 
@@ -439,13 +442,17 @@ class Collector:
         self._sequence += 1
         heapq.heappush(self._timers, (due, self._sequence, key))
 
+    def _announce_slow_writes(self, events: list[Event], now: float) -> None:
+        while self._writing and next(iter(self._writing.values())) <= now:
+            key, _ = self._writing.popitem(last=False)
+            transfer = self._transfers[key]
+            transfer.answered_at = now
+            events.append(transfer.block_complete(transfer.sbn))
+
     def _handle_transfer_timer(self, transfer: CollectedTransfer, now: float) -> Sequence[Event]:
         transfer.due = _NEVER
         decoder = transfer.decoder
-        if decoder is None:
-            transfer.answered_at = now
-            return (transfer.block_complete(transfer.sbn),)
-        if transfer.unreported * (transfer.oti.symbol_size + _DATAGRAM_BYTES) < _REPORT_BYTES:
+        if decoder is None or transfer.unreported * (transfer.oti.symbol_size + _DATAGRAM_BYTES) < _REPORT_BYTES:
             return _NOTHING
         quiet_at = transfer.last_at + QUIET_S
         if now < quiet_at:

@@ -69,12 +69,9 @@ class Tombstones:
         self._base_keep_s = base_keep_s
         self._by_key: dict[TransferKey, Tombstone] = {}
         self._graves: dict[bytes, Graves] = {}
-        self._count = 0
+        self.count = 0
         self._sweep_at = _NEVER
         self.get = self._by_key.get
-
-    def __len__(self) -> int:
-        return self._count
 
     def of(self, peer_key: bytes) -> int:
         """How many a peer has."""
@@ -105,7 +102,7 @@ class Tombstones:
             row = graves.rows[row_s] = deque()
         row.append(tombstone)
         graves.count += 1
-        self._count += 1
+        self.count += 1
         if tombstone.due < self._sweep_at:
             self._sweep_at = tombstone.due
         return tombstone
@@ -142,6 +139,6 @@ class Tombstones:
     def _drop(self, graves: Graves, row: deque[Tombstone]) -> None:
         tombstone = row.popleft()
         graves.count -= 1
-        self._count -= 1
+        self.count -= 1
         if self._by_key.get(tombstone.key) is tombstone:
             del self._by_key[tombstone.key]

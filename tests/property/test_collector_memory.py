@@ -13,7 +13,7 @@ from raptor_s3.transfer.events import ObjectReady, SendState, TransferKey
 from raptor_s3.transfer.incoming import Collector, CollectorLimits
 from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, Datagram
 from raptor_s3.wire.put_header import build_put_header, crc32_field
-from raptor_s3.wire.transfer_state import StateType, TransferState
+from raptor_s3.wire.transfer_state import StateType
 
 PUT = FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR
 SYMBOL = 1000
@@ -67,7 +67,7 @@ def test_memory_stays_within_its_bounds_and_the_dropped_stay_dropped(steps: list
         for event in events:
             if isinstance(event, ObjectReady):
                 assert now >= dead_until.get(event.transfer, 0.0)
-                events += collector.finish(event.transfer, TransferState(StateType.COMPLETE, event.transfer.object_id), now)
+                events += collector.finish(event.transfer, StateType.COMPLETE, None, now)
             elif isinstance(event, SendState) and event.state.type is StateType.CANCELLED:
                 dead_until.setdefault(event.origin, now + LIMITS.tombstone_s)
         told = {event.origin for event in events if isinstance(event, SendState)}

@@ -24,7 +24,7 @@ from raptor_s3.wire.datagram import (
     plan_object,
 )
 from raptor_s3.wire.put_header import split_put_object
-from raptor_s3.wire.transfer_state import StateType, TransferState
+from raptor_s3.wire.transfer_state import StateType
 
 REPAIR = FLAG_RFC6330_REPAIR
 PUT = FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR
@@ -156,7 +156,7 @@ def test_what_is_being_written_is_not_displaced():
     written = [collector.receive(b"evil", parse_datagram(put(b"x" * 200)[0][0]), 0.0) for _ in range(2)]
     assert not small_put(collector, 50.0)
     for (ready,) in written:
-        assert collector.finish(ready.transfer, TransferState(StateType.COMPLETE, ready.transfer.object_id), 50.1)
+        assert collector.finish(ready.transfer, StateType.COMPLETE, None, 50.1)
 
 
 def test_looking_for_what_can_be_displaced_is_rare(monkeypatch):

@@ -51,9 +51,7 @@ def ready(events: Any) -> ObjectReady:
 
 
 def complete(collector: Collector, event: ObjectReady, now: float) -> Any:
-    return collector.finish(
-        event.transfer, TransferState(StateType.COMPLETE, event.transfer.object_id, fields={"ETag": "e"}), now
-    )
+    return collector.finish(event.transfer, StateType.COMPLETE, {"ETag": "e"}, now)
 
 
 def test_an_object_becomes_ready_once_with_its_header_and_its_origin() -> None:
@@ -271,8 +269,7 @@ def test_a_bare_object_gets_only_states_that_its_sender_understands() -> None:
     assert (state.type, state.fields) == (StateType.COMPLETE, None)
     failing = Object(100, flags=0, object_id="other")
     event = ready(collector.receive(PEER, failing.datagram(0), 0.0))
-    refusal = TransferState(StateType.FAILED, "other", fields={"Code": "AccessDenied"})
-    assert not states(collector.finish(event.transfer, refusal, 0.0))
+    assert not states(collector.finish(event.transfer, StateType.FAILED, {"Code": "AccessDenied"}, 0.0))
 
 
 def test_a_path_may_come_again() -> None:
