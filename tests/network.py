@@ -232,6 +232,8 @@ class Client:
             transfer.write(run, arena, 0, size)
             for start in range(0, len(arena), size):
                 self._send(bytes(arena[start : start + size]))
+            if transfer.is_unconfirmed:
+                sender.all_left(transfer)
         ended, sender.ended[:] = list(sender.ended), []
         for transfer in ended:
             self.ended.append((now, transfer))

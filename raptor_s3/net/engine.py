@@ -246,7 +246,7 @@ class Engine:
             timeout_s,
             confirm if type(confirm) is Confirm else Confirm(confirm),
             self.settings.overhead,
-            link.max_datagram,
+            link.size.octets,
             self._degree_table,
         )
 

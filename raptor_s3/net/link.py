@@ -17,17 +17,18 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, TransferCancelled, WireGuardError
-from raptor_s3.net import memory
+from raptor_s3.net import clock, memory
 from raptor_s3.net.alone import COMPANY, Alone
-from raptor_s3.net.memory import DATAGRAM_SIZES
+from raptor_s3.net.doubt import DEAD_AFTER, Doubt
+from raptor_s3.net.outbox import Outbox
 from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.route import Route
 from raptor_s3.net.udp import MessageTooLong
 from raptor_s3.transfer.outcome import Ending
 from raptor_s3.transfer.outgoing import OutgoingTransfer
-from raptor_s3.transfer.probe import Probe
+from raptor_s3.transfer.probe import Probe, probe_datagram
 from raptor_s3.transfer.sender import Sender
-from raptor_s3.wire.transfer_state import parse_transfer_state
+from raptor_s3.wire.transfer_state import StateType, parse_transfer_state
 
 if TYPE_CHECKING:
     from raptor_s3.net.channel import Channel, Sealer
@@ -37,16 +38,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-DEAD_AFTER: Final = 2
-"""Unanswered questions in a row after which the session may be dead: shake hands beside them."""
-BLACK_HOLE_S: Final = 0.1
-"""A gateway that has just begun, or just stalled, may be silent for some timeouts of a short path."""
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
 HANDSHAKE_PAUSE_S: Final = 0.35
 """After a handshake that came to nothing, before another one for puts that have begun."""
-_ARENA_BYTES: Final = 1 << 16
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 _CANCELLED: Final = Ending.CANCELLED
@@ -61,7 +57,8 @@ class Link:
         self.channel = channel
         record = channel.load_learned()
         self.sender = Sender(now, cap=settings.cap, learned=memory.parse_path(record))
-        self.max_datagram = memory.parse_max_datagram(record)
+        self.size = memory.parse_max_datagram(record)
+        self.doubt = Doubt(self.size)
         self.ended: list[Put] = []
         self.malformed = 0
         self.route = Route(settings.url, addresses, memory.parse_address(record))
@@ -70,9 +67,7 @@ class Link:
         """By object id, those that are under way."""
         self.alone = Alone(self.sender, channel, self.route)
         """Has the one put that is under way without a transfer: `puts` is empty then, and whoever else comes in makes it join."""
-        self._arena = bytearray(_ARENA_BYTES)
-        self._sealed = bytearray(_ARENA_BYTES + 64 * 64)
-        self._sealed_view = memoryview(self._sealed)
+        self._outbox = Outbox(self.sender, self.route, channel.overhead)
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._buffer_view = memoryview(self._buffer)
         self._resumes_at = 0.0
@@ -104,6 +99,8 @@ class Link:
             raise TransferCancelled("the engine was closed before anything was sent")
         if not put.is_built:
             put.build(self._transfer(put.request, put.started_at))
+        if self.size.until < _NEVER:
+            self.size.forget_in_time(clock.wall_time())
         if self.alone.put is not None:
             self.alone.company = COMPANY
             self._join()
@@ -195,8 +192,8 @@ class Link:
             transfer = ended[0]
             put = self.puts.get(transfer.object_id)
             if put is not None and put.transfer is transfer:
-                is_cancelled = transfer.outcome is _CANCELLED
-                if is_cancelled and put.shorter and transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s:
+                has_time = transfer.ends_at - now > 2 * self.sender.path.rtt.timeout_s
+                if transfer.outcome is _CANCELLED and has_time and self.doubt.try_shorter(put):
                     self._replace(put, now)
                 else:
                     self._finish(put, put.error_at_end())
@@ -245,7 +242,7 @@ class Link:
         """Give up every put that is under way; each ends when the receiver has acknowledged that, or at its timeout."""
         self._join()
         for put in list(self.puts.values()):
-            self.sender.cancel(put.transfer, now)
+            self.cancel(put, now)
 
     # Sessions
 
@@ -288,24 +285,35 @@ class Link:
         sealer = self.channel.acquire(now)
         for put in list(self.puts.values()):
             transfer = put.transfer
-            if sealer is not None and put.sealer is not None and transfer.silences:
-                if put.sealer is not sealer:
-                    if not self.sender.insist(transfer, now):
-                        self._move(put, sealer, now)
-                elif silences >= DEAD_AFTER <= transfer.silences:
+            if not transfer.silences or put.sealer is None:
+                continue
+            if sealer is not None and put.sealer is not sealer:
+                if not self.sender.insist(transfer, now):
+                    self._move(put, sealer, now)
+            elif sealer is not None and silences >= DEAD_AFTER <= transfer.silences:
+                put.silent_since = min(put.silent_since, now)
+                if self.doubt.keys_may_be_dead(now, self.sender.path.rtt.timeout_s):
+                    self.route.follow_host()
                     self.channel.suspect(sealer, now)
                     sealer = None
-            is_unheard = transfer.silences and not transfer.is_heard and now - put.moved_at >= BLACK_HOLE_S
-            if is_unheard and transfer.datagram_size > DATAGRAM_SIZES[-1]:
-                # A handshake passes, and what is longer does not (RFC 8899 calls it a black hole).
-                self._shorten(put, now)
+            if self.doubt.wants_ping(put):
+                self._ping(put, now)
+            elif self.doubt.blames_size(put, now):
+                self._shorten(put, now, is_known=transfer.request.fields is None)
         if self.channel.renewed:
             self._renewed(now)
+
+    def _ping(self, put: Put, now: float) -> None:
+        """A question of few octets, which every receiver answers at once: does anything pass?"""
+        if put.sealer is not None:
+            with contextlib.suppress(OSError, WireGuardError):
+                self.route.send(put.sealer.seal(probe_datagram(new_transfer_id()), now))
 
     def _renewed(self, now: float) -> None:
         """There are new keys: what was not answered under the old ones is asked again under these."""
         channel, path = self.channel, self.sender.path
         channel.renewed = False
+        self.doubt.renewed_at = now
         self.route.forget_failures()
         if channel.handshake_rtt_s is not None:
             path.rtt.sample(channel.handshake_rtt_s, now)
@@ -321,7 +329,6 @@ class Link:
         if put.transfer.may_write:
             put.first_sealer = put.first_sealer or put.sealer
         put.sealer = sealer
-        put.moved_at = min(put.moved_at, now)
         self.sender.change_session(put.transfer, now)
 
     # Sending
@@ -329,7 +336,7 @@ class Link:
     def _flush(self, sealer: Sealer | None, now: float) -> None:
         sender, route = self.sender, self.route
         try:
-            if route.unsent and not route.send_rest():
+            if route.unsent and not self._send_rest(now):
                 return
             for transfer in sender.take_cancels() if sender.has_cancels else ():
                 put = self.puts.get(transfer.object_id)
@@ -347,28 +354,39 @@ class Link:
                 put = self.puts[transfer.object_id]
                 if put.sealer is None:
                     put.sealer = sealer
-                size = transfer.datagram_size
-                transfer.write(run, self._arena, 0, size)
                 try:
-                    length = put.sealer.seal_arena(self._arena, run.length, size, size, self._sealed, now)
+                    train = self._outbox.seal(transfer, run, put.sealer, now)
                 except WireGuardError:
+                    sender.put_back(transfer, run)
                     if not self._replace_session(put, sealer, now):
                         return  # the next pump finds another
                     continue
                 try:
-                    message = self._sealed_view[:length]
-                    if run.length == 1 and route.socket is not None and route.socket.send(message):
-                        continue
-                    if not route.send_train(message, size + self.channel.overhead):
+                    if not self._outbox.send(transfer, run, train):
                         return
                 except MessageTooLong:
-                    self._shorten(put, now, is_unsent=transfer.count_sent().datagrams_sent <= run.length)
+                    is_unsent = transfer.count_sent().datagrams_sent <= run.length
+                    self._shorten(put, now, is_known=True, is_unsent=is_unsent)
+                except OSError as error:
+                    if transfer.is_unconfirmed:  # nobody would ask for what is missing
+                        put.cause = put.cause or error
+                        sender.cancel(transfer, now)
+                    raise
         except OSError as error:
             self._trouble(error, now)
         finally:
             if route.socket is not None and route.socket.was_refused:
                 route.socket.was_refused = False
                 self._trouble(ConnectionRefusedError(errno.ECONNREFUSED, "refused by the peer's host"), now)
+
+    def _send_rest(self, now: float) -> bool:
+        try:
+            return self._outbox.send_rest(now)
+        except MessageTooLong:
+            transfer = self._outbox.waiting
+            for put in [put for put in self.puts.values() if put.transfer is transfer]:
+                self._shorten(put, now, is_known=True)
+            return True
 
     def _replace_session(self, put: Put, sealer: Sealer | None, now: float) -> bool:
         """The put's session can't seal any more. False when there is no other yet."""
@@ -379,18 +397,18 @@ class Link:
             self.channel.suspect(sealer, now)
         return False
 
-    def _shorten(self, put: Put, now: float, *, is_unsent: bool = False) -> None:
-        """The path does not take datagrams of this size: smaller ones from now on, and for this put too.
+    def _shorten(self, put: Put, now: float, *, is_known: bool = False, is_unsent: bool = False) -> None:
+        """The path does not seem to take datagrams of this size: smaller ones for this put, and for all where that `is_known`.
 
         Under a new transfer id, which is safe only when nothing of the old one has left, or will ever be written.
         """
+        is_shorter = self.doubt.shorten(put, is_known=is_known)
         size = put.transfer.datagram_size
-        self.max_datagram = next((smaller for smaller in DATAGRAM_SIZES if smaller < size), DATAGRAM_SIZES[-1])
-        _log.debug("%s: datagrams of %d octets do not fit, going on with %d", self.settings.url, size, self.max_datagram)
-        if is_unsent and size > self.max_datagram:
+        _log.debug("%s: datagrams of %d octets do not fit, going on with %d", self.settings.url, size, put.max_datagram)
+        if is_unsent and is_shorter:
             self._replace(put, now)
         else:
-            put.shorter = size > self.max_datagram
+            put.shorter = is_shorter
             put.is_replacement = True
             self.sender.cancel(put.transfer, now)
 
@@ -400,13 +418,13 @@ class Link:
         request = old.request._replace(
             object_id=new_transfer_id() if old.request.fields is not None else old.object_id,
             timeout_s=old.ends_at - now,
-            max_datagram=self.max_datagram,
+            max_datagram=put.max_datagram,
         )
         transfer = self._transfer(request, now)
         del self.puts[old.object_id]
         self.sender.drop(old)
-        put.shorter = False
-        put.moved_at = _NEVER
+        put.shorter = put.is_heard = False
+        put.silent_since = _NEVER
         put.sealer = put.first_sealer = None
         put.transfer = transfer
         self.add(put, now)
@@ -452,6 +470,7 @@ class Link:
         try:
             plaintext = channel.receive(message, now)
             if plaintext is not None:
+                self.doubt.heard_at = now
                 state, put = parse_transfer_state(plaintext), self.alone.put
                 if put is not None and state.object_id == put.request.object_id:
                     if not is_late and self.alone.confirm(put, state, now):
@@ -462,6 +481,8 @@ class Link:
                     self.sender.receive_state(state, now, is_late=is_late)
                 else:
                     self.sender.doubt(state.object_id, now)
+                if put is not None and state.type is not StateType.CANCELLED:
+                    self.doubt.was_heard(put)
             elif channel.renewed:
                 self._join()
                 self._renewed(now)
@@ -492,7 +513,7 @@ class Link:
     def save(self) -> None:
         """Keep what was learned and received for the next process."""
         self.channel.rest()
-        self.channel.save_learned(memory.build(self.sender.learned, self.max_datagram, self.route.chosen))
+        self.channel.save_learned(memory.build(self.sender.learned, self.size, self.route.chosen))
 
     def close(self) -> None:
         self.route.close()

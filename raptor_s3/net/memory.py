@@ -10,26 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.net import clock
+from raptor_s3.net.datagram_size import DATAGRAM_SIZES, REMEMBER_SIZE_S, DatagramSize
 from raptor_s3.transfer.path import Learned
 from raptor_s3.wire.datagram import MAX_DATAGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DATAGRAM_SIZES: Final = (MAX_DATAGRAM, 1200, 900, 508)
-"""Sizes to try when datagrams don't fit the path. 508, and WireGuard's octets, fit what any IPv4 host must take (RFC 791)."""
-REMEMBER_SIZE_S: Final = 3600.0
 _MOST: Final = {"srtt_s": 60.0, "rttvar_s": 60.0, "loss": 1.0, "rate": 1e12, "floor": 1e12}
 """Above that, no path is like it: an estimate that is far off takes minutes to come down."""
 
 
-def build(learned: Learned, max_datagram: int, address: str | None) -> dict[str, Any]:
+def build(learned: Learned, size: DatagramSize, address: str | None) -> dict[str, Any]:
     """The changes to the learned record. `address`: that of the endpoint's several where somebody answers."""
     changes: dict[str, Any] = {"max_datagram": None, "address": address}
     if learned.srtt_s is not None:
         changes["path"] = learned._asdict()
-    if max_datagram < MAX_DATAGRAM:
-        changes["max_datagram"] = {"octets": max_datagram, "until": clock.wall_time() + REMEMBER_SIZE_S}
+    if size.octets < MAX_DATAGRAM:
+        changes["max_datagram"] = {"octets": size.octets, "until": size.until}
     return changes
 
 
@@ -51,14 +49,14 @@ def parse_path(record: Mapping[str, Any]) -> Learned | None:
     )
 
 
-def parse_max_datagram(record: Mapping[str, Any]) -> int:
-    """The largest datagram that was found to fit, for a while: a path may become wider."""
+def parse_max_datagram(record: Mapping[str, Any]) -> DatagramSize:
+    """What was found to fit, if it is not too long ago."""
     entry = record.get("max_datagram")
     if isinstance(entry, dict) and entry.get("octets") in DATAGRAM_SIZES:
         until = entry.get("until")
         if isinstance(until, int | float) and clock.wall_time() < until < clock.wall_time() + 2 * REMEMBER_SIZE_S:
-            return int(entry["octets"])
-    return MAX_DATAGRAM
+            return DatagramSize(int(entry["octets"]), until)
+    return DatagramSize()
 
 
 def parse_address(record: Mapping[str, Any]) -> str | None:

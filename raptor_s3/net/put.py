@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from raptor_s3.errors import RaptorError, TransferCancelled
 from raptor_s3.net import clock
 from raptor_s3.transfer.outcome import Ending, PutOutcome, error_for
+from raptor_s3.wire.datagram import MAX_DATAGRAM
 from raptor_s3.wire.transfer_state import StateType
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class Put:
     first_sealer: Sealer | None = None  # what the put began under, once it has gone on under other keys
     is_replacement = False  # of a transfer that was given up, some datagrams of which may have left
     shorter = False  # begin again with smaller datagrams, as soon as the receiver has acknowledged the cancel
-    moved_at = float("inf")  # first to new keys, because nothing was answered under the old ones
+    max_datagram = MAX_DATAGRAM  # of those
+    is_trial = False  # whether they arrive where longer ones don't is to be seen
+    is_heard = False  # the receiver has spoken of it
+    silent_since = float("inf")  # when it was first asked again in vain
     wake: Any = None  # the lock on which a follower sleeps
     future: Future[PutOutcome] | None = None
 

@@ -56,12 +56,7 @@ class Route:
             except OSError as error:
                 _log.debug("%s: %s", self._url, error)
                 continue
-            if self.socket is not None:
-                self.socket.close()
-            self.socket = opened
-            self.descriptor = opened.fileno()
-            self.unsent = self.unsent[:0]
-            self.is_blocked = False
+            self._replace_socket(opened)
             return
         if self.socket is None:
             raise OSError("no way to the endpoint")
@@ -75,6 +70,31 @@ class Route:
         self.forget_failures()
         self.next_address()
         return False
+
+    def follow_host(self) -> None:
+        """Another socket, if this host has another address by now: a connected one keeps the address that it began with."""
+        if self.socket is None:
+            return
+        try:
+            opened = Socket(self._addresses[self._index])
+        except OSError as error:
+            _log.debug("%s: %s", self._url, error)
+            return
+        if opened.local_address()[0] == self.socket.local_address()[0]:
+            opened.close()
+        else:
+            self._replace_socket(opened)
+
+    def _replace_socket(self, opened: Socket) -> None:
+        if self.socket is not None:
+            self.socket.close()
+        self.socket = opened
+        self.descriptor = opened.fileno()
+        self.drop_unsent()
+
+    def drop_unsent(self) -> None:
+        self.unsent = self.unsent[:0]
+        self.is_blocked = False
 
     def forget_failures(self) -> None:
         """There was an answer, or nobody asks any more."""

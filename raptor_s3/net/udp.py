@@ -78,14 +78,14 @@ class Socket:
         try:
             self._send(message)
         except ConnectionRefusedError:
+            self.was_refused = True
             return self._send_again(message)
         except OSError as error:
-            return _explain(error)
+            return self._send_again(message) if error.errno in _TOO_LONG else _explain(error)
         return True
 
     def _send_again(self, message: bytes | bytearray | memoryview) -> bool:
-        """The kernel reported an earlier datagram's ICMP error in place of sending this one."""
-        self.was_refused = True
+        """The kernel may have reported an earlier datagram's ICMP error in place of sending this one."""
         try:
             self._send(message)
         except OSError as error:
@@ -109,7 +109,7 @@ class Socket:
                     self._has_gso = error.errno == errno.EINVAL  # EINVAL also stands for segments beyond the MTU
                 elif error.errno in _REFUSED:
                     self.was_refused = True  # an earlier datagram's ICMP error; this train has not left
-                else:
+                elif error.errno not in _TOO_LONG:  # that may be an earlier datagram's, too
                     _explain(error)
         sent = 0
         while sent < length:

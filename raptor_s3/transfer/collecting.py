@@ -31,6 +31,10 @@ LOSSY: Final = 0.004
 DISPLACE_S: Final = 2.0
 """Where memory is short, a transfer without a datagram for so long may have to make room. A sender that lives asks again within a
 few retransmission timeouts (1 s where nothing is known of the path); this one is gone, or cut off."""
+TRANSFER_OVERHEAD: Final = 1024
+BLOCK_OVERHEAD: Final = 640
+SYMBOL_OVERHEAD: Final = 80
+"""Octets beyond the object's own, as measured with tracemalloc; a symbol has a place in the set of those seen."""
 _NEVER: Final = float("inf")
 
 
@@ -144,6 +148,12 @@ class CollectedTransfer:
     def block_complete(self, sbn: int) -> SendState:
         state = TransferState(StateType.BLOCK_COMPLETE, self.key.object_id, sbn, self.completed_by[sbn] + 1)
         return SendState(state, self.origin)
+
+
+def reserved_bytes(oti: ObjectTransmissionInformation) -> int:
+    """What a transfer may occupy: its octets, and what each block and each symbol cost beyond them."""
+    overhead = TRANSFER_OVERHEAD + BLOCK_OVERHEAD * oti.source_blocks + SYMBOL_OVERHEAD * oti.source_symbols
+    return oti.transfer_length + overhead
 
 
 def displaceable(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.errors import MalformedPacket
 from raptor_s3.transfer.bounds import CollectorLimits, check_bounds
-from raptor_s3.transfer.collecting import CollectedTransfer, Peer, displaceable
+from raptor_s3.transfer.collecting import SYMBOL_OVERHEAD, CollectedTransfer, Peer, displaceable, reserved_bytes
 from raptor_s3.transfer.events import CancelWrite, Event, ObjectReady, SendState, TransferKey
 from raptor_s3.transfer.tombstones import Tombstones
 from raptor_s3.wire.datagram import FLAG_CANCEL
@@ -52,10 +52,6 @@ ECHO_S: Final = 0.03
 REPEAT_S: Final = 0.012
 """The second time comes so much later: what gets lost often gets lost together."""
 
-_TRANSFER_OVERHEAD: Final = 1024
-_BLOCK_OVERHEAD: Final = 640
-_SYMBOL_OVERHEAD: Final = 80
-"""Octets beyond the object's own, as measured with tracemalloc; a symbol has a place in the set of those seen."""
 _SURPLUS: Final = 64
 _SURPLUS_BLOCK: Final = 4
 """Symbols beyond K, of sets that were singular: so many in a transfer, and so many for each of its blocks."""
@@ -118,7 +114,7 @@ class Collector:
                 return self._cancel_unknown(key, datagram, origin, now)
             transfer = self._open(key, datagram, now)
             if transfer is None:
-                return _NOTHING
+                return self._refuse_too_large(key, datagram, origin, now)
             if self._displaced:
                 return self._receive_first(transfer, datagram, origin, now)
             if transfer.decoder is None:
@@ -215,16 +211,14 @@ class Collector:
             return None
         peer = self._peers.get(key.peer_key) or self._add_peer(key.peer_key)
         displaced: list[CollectedTransfer] = []
-        size = (
-            oti.transfer_length + _TRANSFER_OVERHEAD + _BLOCK_OVERHEAD * oti.source_blocks + _SYMBOL_OVERHEAD * oti.source_symbols
-        )
+        size = reserved_bytes(oti)
         if (
             oti.transfer_length > limits.max_object_bytes
             or not (self._fits(peer, size) or (displaced := self._displaceable(peer, size, now)))
             or peer.transfers >= limits.max_transfers_per_peer
             or not self._has_place(key.peer_key, peer, now)
         ):
-            # Silence, not a refusal: a state that nothing remembers could still be followed by a write.
+            # Silence, not a refusal: a state that nothing remembers could still be followed by a write. But see below.
             self.stats.over_limits += 1
             return None
         for idle in displaced:
@@ -235,6 +229,18 @@ class Collector:
         self._bytes += size
         transfer = self._transfers[key] = CollectedTransfer(key, datagram, peer, size, now)
         return transfer
+
+    def _refuse_too_large(self, key: TransferKey, datagram: Datagram, origin: Any, now: float) -> Sequence[Event]:
+        """Of a put that did not open: what will never fit is said, and remembered."""
+        size, most = datagram.oti.transfer_length, min(self.limits.max_object_bytes, self.limits.max_bytes_per_peer)
+        if size <= self.limits.max_object_bytes and reserved_bytes(datagram.oti) <= self.limits.max_bytes_per_peer:
+            return _NOTHING
+        peer = self._peers.get(key.peer_key) or self._add_peer(key.peer_key)
+        if not datagram.has_put_header or not self._has_place(key.peer_key, peer, now):
+            return _NOTHING
+        message = f"gateway: an object of {size:,} octets is more than this receiver takes (somewhat less than {most:,})"
+        fields = {"Code": "EntityTooLarge", "Message": message, "StatusCode": 400}
+        return self._bury(key, TransferState(StateType.FAILED, key.object_id, fields=fields), datagram, origin, False, now)
 
     def _add_peer(self, peer_key: bytes) -> Peer:
         if len(self._peers) >= _MAX_IDLE_PEERS:
@@ -306,7 +312,7 @@ class Collector:
     def _extend(self, transfer: CollectedTransfer) -> bool:
         """Charge one more symbol than K. False when the transfer has had enough of those, or there is no memory for it."""
         extra = transfer.reserved_surplus + 1
-        size = transfer.oti.symbol_size + _SYMBOL_OVERHEAD
+        size = transfer.oti.symbol_size + SYMBOL_OVERHEAD
         if extra > _SURPLUS + _SURPLUS_BLOCK * transfer.oti.source_blocks or not self._fits(transfer.peer, size):
             return False
         transfer.reserved_surplus = extra

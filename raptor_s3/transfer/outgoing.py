@@ -52,6 +52,8 @@ WRITE_S: Final = 0.05
 """The least time that a receiver is left alone with its write."""
 REPORT_DELAY_S: Final = 0.03
 """In the middle of a flight a receiver may wait this long before it reports (max_ack_delay of RFC 9002)."""
+LONG_SILENCE: Final = 4
+"""So many unanswered questions in a row are too many for chance, where others are answered."""
 MAX_DOUBTS: Final = 6
 INSIST_S: Final = 0.3
 """A gateway that has restarted is not heard under the old keys for so long, and then the put is given up."""
@@ -62,7 +64,6 @@ _PACKETS: Final = StateType.PACKETS
 _COMPLETE: Final = StateType.COMPLETE
 _SUCCESSES: Final = (StateType.COMPLETE, StateType.BLOCK_COMPLETE, StateType.ENOUGH_PACKETS)
 _CONFIRMED: Final = Ending.CONFIRMED
-_UNCONFIRMED: Final = Confirm.NONE
 
 
 class _Phase(enum.Enum):
@@ -114,6 +115,7 @@ class OutgoingTransfer:
         """
         self.request = request
         self.object_id = request.object_id
+        self.is_unconfirmed = request.confirm is Confirm.NONE
         self.stats = TransferStats()
         self.ends_at = self._cancel_at = now + request.timeout_s
         self._path = path
@@ -195,12 +197,28 @@ class OutgoingTransfer:
             block.next_esi = first + count
             block.firsts.append(first)
             block.times.append(now)
-            self.backlog = backlog = self.backlog - count
+            self.backlog -= count
             self._last_sent_at = now
-            if not backlog and self.request.confirm is _UNCONFIRMED:
-                self._finish(_CONFIRMED)
             return Run(sbn, first, count)
         return None
+
+    def put_back(self, run: Run) -> None:
+        """The symbols that `take` gave last have not left, and were not sealed."""
+        block = self._blocks[run.sbn]
+        block.next_esi = run.first_esi
+        block.firsts.pop()
+        block.times.pop()
+        self.backlog += run.length
+        self._current = min(self._current, run.sbn)
+
+    def all_left(self) -> None:
+        """What was taken has left. Where nothing is to be confirmed, that is all."""
+        if self._phase is _SENDING and not self.backlog and self.is_unconfirmed:
+            self._finish(_CONFIRMED)
+
+    def may_send(self, now: float) -> bool:
+        """Whether symbols that were taken before may still leave."""
+        return self._phase is _SENDING and (self._is_heard or now < self._blind_until)
 
     def write(self, run: Run, arena: Buffer, offset: int, stride: int) -> int:
         """Write the datagrams of `run` into `arena`, `stride` apart; the offset after the last."""
@@ -463,6 +481,15 @@ class OutgoingTransfer:
     @property
     def is_heard(self) -> bool:
         return self._is_heard
+
+    @property
+    def may_have_vanished(self) -> bool:
+        """Whether it looks as if no datagram of it arrives, or none any more."""
+        return (
+            self._phase is _SENDING
+            and (not self._is_heard or self._silences >= LONG_SILENCE)
+            and not all(block.done for block in self._blocks)
+        )
 
     @property
     def silences(self) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from raptor_s3.transfer.outcome import Ending
 from raptor_s3.transfer.outgoing import OutgoingTransfer
 from raptor_s3.transfer.plan import PutRequest, Run
-from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, datagram_prefix
+from raptor_s3.wire.datagram import FLAG_CANCEL, FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, datagram_prefix, plan_object
 from raptor_s3.wire.put_header import crc32_field
 from raptor_s3.wire.transfer_state import StateType
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 _PAYLOAD_ID: Final = bytes(4)
 _NEVER: Final = float("inf")
+
+
+def probe_datagram(object_id: str) -> bytes:
+    """One ping, by itself."""
+    oti = plan_object(0, len(object_id))
+    return datagram_prefix(object_id, oti, FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR | FLAG_CANCEL) + _PAYLOAD_ID
 
 
 class Probe(OutgoingTransfer):
@@ -58,6 +64,10 @@ class Probe(OutgoingTransfer):
         datagram = self.prefix + _PAYLOAD_ID
         memoryview(arena)[offset : offset + len(datagram)] = datagram
         return offset + stride
+
+    def put_back(self, run: Run) -> None:
+        self.backlog = 1
+        self.stats.datagrams_sent -= 1
 
     def receive_state(self, state: TransferState, now: float) -> None:
         if state.type is StateType.CANCELLED and self._sent_at is not None:

@@ -100,9 +100,6 @@ class Sender:
                 controller.on_sent(sent_bytes, in_flight, now)
                 if not (self._small or self._large):
                     controller.idle_at = now
-                if transfer.outcome is not None:  # nothing is to be confirmed
-                    self._settle(transfer)
-                    return transfer, run
                 transfer.flight_bytes += sent_bytes
                 self._flight_bytes = in_flight + sent_bytes
                 self._set_timer(transfer, transfer.get_timer())
@@ -206,6 +203,16 @@ class Sender:
                 self._cancels.append(transfer)
             self._settle(transfer)
         return worst
+
+    def put_back(self, transfer: OutgoingTransfer, run: Run) -> None:
+        """The last run of `next_run` has not left."""
+        transfer.put_back(run)
+        self._settle(transfer)
+
+    def all_left(self, transfer: OutgoingTransfer) -> None:
+        """All that `next_run` gave of a transfer without confirmation has left."""
+        transfer.all_left()
+        self._settle(transfer)
 
     def cancel(self, transfer: OutgoingTransfer, now: float) -> None:
         """The caller gives up."""

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from raptor_s3.net import memory
+from raptor_s3.net.datagram_size import DatagramSize
 from raptor_s3.transfer.path import Learned
 from raptor_s3.transfer.sender import Sender
 from raptor_s3.wire.datagram import MAX_DATAGRAM
@@ -13,7 +14,7 @@ GOOD = Learned(0.05, 0.01, 0.02, 1e6, None)
 
 
 def test_what_was_kept_comes_back():
-    assert memory.parse_path(json.loads(json.dumps(memory.build(GOOD, MAX_DATAGRAM, None)))) == GOOD
+    assert memory.parse_path(json.loads(json.dumps(memory.build(GOOD, DatagramSize(), None)))) == GOOD
     assert memory.parse_path({"path": {}}) == Learned()
     assert memory.parse_path({"path": {"srtt_s": 0, "rttvar_s": 0, "loss": None, "rate": 0}}) == Learned()
 
@@ -54,4 +55,4 @@ def test_a_sender_can_start_from_any_that_passes(loss, rate, floor, srtt_s):
     [None, [], 900, {"octets": 900}, {"octets": 900, "until": "x"}, {"octets": 7, "until": 1e10}, {"octets": [], "until": 0}],
 )
 def test_a_datagram_size_that_was_not_kept_by_us(entry):
-    assert memory.parse_max_datagram({"max_datagram": entry}) == MAX_DATAGRAM
+    assert memory.parse_max_datagram({"max_datagram": entry}).octets == MAX_DATAGRAM

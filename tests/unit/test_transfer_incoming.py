@@ -248,15 +248,37 @@ def test_the_first_datagram_pins_the_object() -> None:
     assert collector.stats.mismatched == 2
 
 
-def test_what_is_too_large_or_too_many_is_met_with_silence() -> None:
+def test_what_is_too_many_is_met_with_silence() -> None:
     limits = CollectorLimits(max_object_bytes=4000, max_bytes_per_peer=20_000, max_transfers_per_peer=3)
     collector = Collector(limits)
-    assert not collector.receive(PEER, Object(5000).datagram(0), 0.0)
     for number in range(10):
         collector.receive(PEER, Object(3000, object_id=f"{number:022d}").datagram(0), 0.0)
     assert collector.transfers <= 3
     assert collector.bytes_held <= 20_000
-    assert collector.stats.over_limits >= 8
+    assert collector.stats.over_limits >= 7
+
+
+@pytest.mark.parametrize("limit", ["max_object_bytes", "max_bytes_per_peer"])
+def test_what_will_never_fit_is_refused_for_good(limit: str) -> None:
+    """Silence would pass for a path that swallows long datagrams."""
+    collector, obj = Collector(CollectorLimits(**{limit: 4000})), Object(5000)
+    (state,) = states(collector.receive(PEER, obj.datagram(0), 0.0, "here"))
+    assert state.type is StateType.FAILED
+    assert state.fields is not None
+    assert (state.fields["Code"], state.fields["StatusCode"]) == ("EntityTooLarge", 400)
+    assert state.fields["Message"].startswith("gateway: ")
+    collector.limits = CollectorLimits()
+    for esi in range(obj.symbols):
+        assert not any(isinstance(event, ObjectReady) for event in collector.receive(PEER, obj.datagram(esi), 0.1))
+    assert (collector.transfers, collector.bytes_held, collector.tombstones) == (0, 0, 1)
+    assert collector.stats.over_limits == 1
+
+
+def test_a_bare_object_that_will_never_fit_is_met_with_silence() -> None:
+    """Published senders take any state but 0 for a success."""
+    collector = Collector(CollectorLimits(max_object_bytes=4000))
+    assert not collector.receive(PEER, Object(5000, flags=0, object_id="folder/file").datagram(0), 0.0)
+    assert not collector.tombstones
 
 
 def test_a_bare_object_gets_only_states_that_its_sender_understands() -> None:

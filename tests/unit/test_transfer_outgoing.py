@@ -200,6 +200,7 @@ def test_a_sender_keeps_nothing_of_a_put_that_has_ended(confirm: Confirm) -> Non
     sender.add(put)
     while sender.next_run(0.0) is not None:
         pass
+    sender.all_left(put)
     if confirm is Confirm.FILE:
         sender.receive_state(state(StateType.COMPLETE, 1), 0.1)
     assert sender.ended == [put]
@@ -211,8 +212,26 @@ def test_a_sender_keeps_nothing_of_a_put_that_has_ended(confirm: Confirm) -> Non
 
 def test_no_confirmation_ends_with_the_flight() -> None:
     put = transfer(10_000, confirm=Confirm.NONE)
+    put.start(0.0)
+    put.take(3, 0.0)
+    put.all_left()
+    assert put.outcome is None
     send_all(put, 0.0)
+    assert put.outcome is None, "the caller may not have been able to send them"
+    put.all_left()
     assert put.outcome is Ending.CONFIRMED
+
+
+@pytest.mark.parametrize("confirm", [Confirm.NONE, Confirm.FILE])
+def test_what_could_not_be_sealed_is_sent_again(confirm: Confirm) -> None:
+    sender = Sender(0.0, learned=KNOWN)
+    put = transfer(5000, confirm=confirm)
+    sender.add(put)
+    first = sender.next_run(0.0)
+    assert first is not None
+    sender.put_back(*first)
+    assert not put.in_flight
+    assert sender.next_run(0.0) == first
 
 
 def test_enough_symbols_stop_the_flight() -> None:
