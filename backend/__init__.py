@@ -1,4 +1,4 @@
-"""The serverless receiver on AWS: thin Lambda handlers over a few modules (docs/backend.md, DESIGN 3.4, 4).
+"""The serverless receiver on AWS: thin Lambda handlers over a few modules (docs/backend.md).
 
     handlers     ingestor  completer  encoder                  parse, call, answer with partial failures
     decisions    authorize (who may write what)  delivery (one decoded object to one final state)

@@ -1,4 +1,4 @@
-"""What becomes of one event's symbols of one transfer (DESIGN 4).
+"""What becomes of one event's symbols of one transfer (docs/backend.md).
 
     cancel                               CANCELLED, unless a write was begun; the outcome if there is one
     the whole object is here             delivered at once: no second queue

@@ -1,4 +1,4 @@
-"""Lambda: datagrams from the UDP gateway, straight from it or through the ingestion queue (DESIGN 3.4).
+"""Lambda: datagrams from the UDP gateway, straight from it or through the ingestion queue (docs/wire.md).
 
     {"Messages": [...]}   answered with {"Replies": [...]}
     {"Records": [...]}    answered with {"batchItemFailures": [...]}; replies go through the topic

@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 
 def for_published_client(state: TransferState) -> TransferState | None:
-    """The same without JSON; None where a published client would take a failure for a success (DESIGN 3.3)."""
+    """The same without JSON; None where a published client would take a failure for a success (docs/wire.md)."""
     if state.type in FINAL_TYPES and state.type is not StateType.COMPLETE:
         return None
     received = state.received if state.type is StateType.PACKETS else 0

@@ -39,7 +39,7 @@ BEGIN, END = "<!-- codec: python -m benchmarks.codec --write -->", "<!-- /codec 
 
 @dataclass(frozen=True)
 class Shape:
-    """An object as DESIGN 3.1 cuts it, with repair symbols for a loss of 5 %."""
+    """An object as docs/wire.md cuts it, with repair symbols for a loss of 5 %."""
 
     name: str
     size: int

@@ -4,7 +4,8 @@
     with raptor_s3.enable(session, buckets="telemetry-*"): ...                taken back at the end
     BOTOCORE_EXPERIMENTAL__PLUGINS=raptor_s3=raptor_s3.plugin                 every S3 client of the process, code unchanged
 
-Settings are those of the profile that the client's session uses, the environment's, and the keywords given here (DESIGN 2).
+Settings (docs/settings.md) are those of the profile that the client's session uses, the environment's, and the keywords given
+here.
 
 Invariant: enabling again replaces, disabling twice is one disabling, and a client that is disabled is as it was before.
 """

@@ -1,4 +1,4 @@
-"""The local stack (DESIGN 7): `python -m backend.local up|down|status`, or `with LocalStack(directory) as stack`."""
+"""The local stack (docs/backend.md): `python -m backend.local up|down|status`, or `with LocalStack(directory) as stack`."""
 
 from __future__ import annotations
 

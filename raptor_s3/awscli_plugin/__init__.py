@@ -1,4 +1,4 @@
-"""The AWS CLI's plugin: `aws s3 cp|mv|sync --transport auto|raptor|https` and `aws raptor ...` (DESIGN 1), for v1 and v2.
+"""The AWS CLI's plugin: `aws s3 cp|mv|sync --transport auto|raptor|https` and `aws raptor ...` (docs/cli.md), for v1 and v2.
 
     [plugins]
     raptor = raptor_s3.awscli_plugin

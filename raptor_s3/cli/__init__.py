@@ -1,4 +1,4 @@
-"""The `raptor` command: one file per verb, and the same verbs for `aws raptor` (DESIGN 1).
+"""The `raptor` command: one file per verb, and the same verbs for `aws raptor` (docs/cli.md).
 
     main          argv -> verb -> exit code
     options       a verb's options, described once for argparse and for the AWS CLI

@@ -1,4 +1,4 @@
-"""`raptor configure`: asks for what DESIGN 2 needs, tests it by a real handshake, and writes the profile's `raptor` section.
+"""`raptor configure`: asks for what the fast path needs, tests it by a real handshake, and writes the profile's `raptor` section.
 
     questions -> settings -> RaptorConfig (the same check that every program makes) -> handshake and pings -> ~/.aws/config
 

@@ -1,4 +1,4 @@
-"""`raptor keygen`: a WireGuard key pair, the device's identity (DESIGN 1 and 2).
+"""`raptor keygen`: a WireGuard key pair, the device's identity (docs/cli.md).
 
 The private key goes into a file of its own, as base64 on one line, like `wg genkey` writes it; the public key goes to stdout, for
 the operator who lets the device in.

@@ -1,4 +1,4 @@
-"""The self-hosted receiver, `raptor gateway` (DESIGN 1, 3.4, 3.5): WireGuard in, S3 or the serverless backend out.
+"""The self-hosted receiver, `raptor gateway` (docs/gateway.md): WireGuard in, S3 or the serverless backend out.
 
     command    the command line                     settings   what it says, checked
     server     sockets, clock, signals: the loop    peers      who may write what, from the peers file

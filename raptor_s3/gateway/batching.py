@@ -1,4 +1,4 @@
-"""Which datagrams go to the backend together (DESIGN 3.4, notes: an object whose symbols come in one batch needs no database).
+"""Which datagrams go to the backend together (docs/gateway.md: an object whose symbols come in one batch needs no database).
 
 Datagrams wait in groups, one group per transfer. A group is due
 

@@ -41,7 +41,7 @@ class Burst(NamedTuple):
     """Datagrams of one source, back to back, `segment` octets each, the last one perhaps shorter.
 
     `octets` is a view that the next `receive` overwrites. `age_s`: how long it lay in the kernel; a time to live runs
-    from its arrival there, however late we look (DESIGN 4, "no stale overwrite").
+    from its arrival there, however late we look (docs/transport.md, "No stale overwrite").
     """
 
     octets: memoryview

@@ -1,4 +1,4 @@
-"""Forward mode: authentic datagrams to the serverless backend, as Proxylity UDP Gateway does it (DESIGN 3.4).
+"""Forward mode: authentic datagrams to the serverless backend, as Proxylity UDP Gateway does it (docs/wire.md).
 
     Lambda   {"Messages": [...]} up to 6 MB, invoked synchronously; its Replies go back by Tag
     SQS      one message per datagram, ten in a call; replies come through `replies`

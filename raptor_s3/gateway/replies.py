@@ -1,4 +1,4 @@
-"""Replies that come later: an SQS queue subscribed to the backend's reply topic, read by long polling (DESIGN 3.4).
+"""Replies that come later: an SQS queue subscribed to the backend's reply topic, read by long polling (docs/gateway.md).
 
 Bodies are SNS envelopes, or with raw message delivery the topic's message itself. The attribute EgressRegion says which
 region's gateway is meant; without it, or with another, a message is dropped.

@@ -1,4 +1,4 @@
-"""The direct sink: PutObject by boto3, in a bounded pool of threads (DESIGN 4).
+"""The direct sink: PutObject by boto3, in a bounded pool of threads (docs/gateway.md).
 
     attempt -> written                                       COMPLETE, with S3's own response fields
             -> S3 says no (4xx)                              FAILED, with S3's Code, Message and status

@@ -1,4 +1,4 @@
-"""Puts over the fast path: one engine per process and endpoint, for any number of threads (DESIGN 4).
+"""Puts over the fast path: one engine per process and endpoint, for any number of threads (docs/transport.md).
 
 A blocking put needs no second thread. Whoever waits first is the *leader*: it polls the socket and runs the timers for all, and
 wakes the others (the *followers*) when their puts have ended. When its own put ends it hands over to a follower. Only

@@ -28,7 +28,7 @@ _BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def new_transfer_id() -> str:
-    """A fresh 128-bit transfer id: 22 base64url letters (DESIGN 3.2)."""
+    """A fresh 128-bit transfer id: 22 base64url letters (docs/wire.md)."""
     return b2a_base64(urandom(16)).translate(_BASE64URL, b"=\n").decode()
 
 

@@ -1,4 +1,4 @@
-"""Sessions and learned records outlive a process (DESIGN 4): one private directory, shared by the user's processes.
+"""Sessions and learned records outlive a process (docs/wireguard.md): one private directory, shared by the user's processes.
 
     store = SessionStore()                          the user's directory; SessionStore(None): memory only
     endpoint = endpoint_id(host, port, server_key, client_public_key)

@@ -1,4 +1,4 @@
-"""What every receiver decides and says alike: `gateway` (its direct mode) and `backend` (DESIGN 3.2, 3.3, 4).
+"""What every receiver decides and says alike: `gateway` (its direct mode) and `backend` (docs/wire.md).
 
     policy       the document "who may write what", and the objection to one put      pure
     outcome      a final state and its JSON: S3's word, our own refusals, expiry       pure

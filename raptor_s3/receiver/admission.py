@@ -1,4 +1,4 @@
-"""Whether one decoded object may be written: what the policy says, and whether it arrived whole (DESIGN 3.2, 4).
+"""Whether one decoded object may be written: what the policy says, and whether it arrived whole (docs/gateway.md).
 
 Nothing that the sender wrote in the put header is believed: wire.put_header has checked names and types, here the peer's rules
 decide, and S3 checks the checksum once more.

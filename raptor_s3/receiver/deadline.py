@@ -1,4 +1,4 @@
-"""When an attempt to write may begin at the latest (DESIGN 4, 'No stale overwrite').
+"""When an attempt to write may begin at the latest (docs/transport.md, 'No stale overwrite').
 
     first datagram ............ begin_by .. + TtlMs .. + settle
                                     |- last moment -|   the sender turns to HTTPS

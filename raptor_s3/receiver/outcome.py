@@ -1,4 +1,4 @@
-"""What became of one put: a final state and the JSON that goes with it (DESIGN 3.3).
+"""What became of one put: a final state and the JSON that goes with it (docs/wire.md).
 
     COMPLETE             it is in S3                           PutObject's response fields
     FAILED, S3's word    S3 said no                            S3's Code, Message, StatusCode

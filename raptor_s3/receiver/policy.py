@@ -1,4 +1,4 @@
-"""Who may write what (DESIGN 4; hazard "confused deputy": the receiver's role may write more than any peer).
+"""Who may write what (docs/gateway.md; against the "confused deputy": the receiver's role may write more than any peer).
 
     {"peers": [{"name": "camera-7",                              left out: the public key
                 "public_key": "<base64>",

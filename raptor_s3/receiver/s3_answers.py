@@ -1,4 +1,4 @@
-"""What S3 is asked and what its answers mean, for whoever calls PutObject with a boto3 client (DESIGN 3.3, 4).
+"""What S3 is asked and what its answers mean, for whoever calls PutObject with a boto3 client (docs/wire.md, docs/gateway.md).
 
     put_parameters, response_fields    header -> PutObject -> state 3
     failure                            an exception of boto3 -> Code, Message, StatusCode

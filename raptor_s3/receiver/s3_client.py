@@ -1,4 +1,4 @@
-"""What a receiver's S3 client must not do: send after its time, run in circles, or fail a put that S3 has stored (DESIGN 4).
+"""What a receiver's S3 client must not do: send after its time, run in circles, or fail a put that S3 has stored.
 
     guard(client)                              once
     with only_while(may_leave):                TooLate instead of sending, where `may_leave()` is false by then

@@ -1,4 +1,4 @@
-"""The checksums that a put carries, computed from the body as botocore would have (DESIGN 3.2).
+"""The checksums that a put carries, computed from the body as botocore would have (docs/wire.md).
 
 CRC-32 always: the receiver checks it. Beside it what the caller gave, or what the caller or botocore's default chose;
 S3 is then told that one alone. What botocore computes through awscrt is computed through awscrt here, or not at all.

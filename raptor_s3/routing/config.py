@@ -1,4 +1,4 @@
-"""Settings of the fast path (DESIGN 2): file section, environment, keywords; the later wins.
+"""Settings of the fast path (docs/settings.md): file section, environment, keywords; the later wins.
 
     [profile edge]                                RAPTOR_THRESHOLD=1MB            RaptorConfig(threshold="1MB")
     raptor =

@@ -1,4 +1,4 @@
-"""The verdict on every PutObject parameter, by the header it is serialized to (DESIGN 5).
+"""The verdict on every PutObject parameter, by the header it is serialized to (docs/drop-in.md).
 
 The decision rests on serialized headers, not on the call's arguments: what other people's handlers add on the way
 counts too. A header that is not in the table goes over HTTPS, so a parameter that S3 grows tomorrow is never dropped.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 METADATA_PREFIX: Final = "x-amz-meta-"
 CHECKSUM_PREFIX: Final = "x-amz-checksum-"
-MAX_HEADER_TEXT: Final = 16 * 1024  # the put header ends at 64 KiB (3.2) and S3 takes 2 KiB of metadata; more goes over HTTPS
+MAX_HEADER_TEXT: Final = 16 * 1024  # the put header ends at 64 KiB and S3 takes 2 KiB of metadata; more goes over HTTPS
 
 
 class Verdict(Enum):
@@ -107,7 +107,7 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 
 def put_fields(headers: Mapping[str, Any], bucket: str, key: str, allowances: tuple[str, ...]) -> dict[str, Any]:
-    """The put header's fields (DESIGN 3.2) for serialized request headers, without what is computed from the body.
+    """The put header's fields (docs/wire.md) for serialized request headers, without what is computed from the body.
 
     `ContentLength`, when given, is among them as an int, for whoever measures the body to check. Raises Unsupported.
     """

@@ -1,4 +1,4 @@
-"""Which way a put goes, and why (DESIGN 5): pure, from the facts of one request and the settings.
+"""Which way a put goes, and why (docs/drop-in.md): pure, from the facts of one request and the settings.
 
 Invariant: same facts, same settings, same answer; nothing is read from the body, the network or a clock, and every
 HTTPS answer has a reason that a person can act on.

@@ -1,6 +1,6 @@
 """What put_object returns when the fast path carried it: the shape of a direct call.
 
-Fields are the receiver's own, from S3's answer (state 3, DESIGN 3.3); nothing is computed locally. Errors are S3's
+Fields are the receiver's own, from S3's answer (state 3, docs/wire.md); nothing is computed locally. Errors are S3's
 code, message and status, so that botocore raises the ClientError that a direct call would.
 
 Invariant: only members of PutObjectOutput reach the caller, beside ResponseMetadata.

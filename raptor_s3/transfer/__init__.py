@@ -1,4 +1,4 @@
-"""One object from one end to the other (DESIGN 4), sans-IO: state machines that take `now`.
+"""One object from one end to the other (docs/transport.md), sans-IO: state machines that take `now`.
 
     outgoing     one put at the sender: first flight, repair on silence, deadline; `block_flight`, `lone`
     sender       all puts of one endpoint: whose turn it is, pacing, feedback

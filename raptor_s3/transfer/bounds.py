@@ -17,7 +17,7 @@ MAX_OBJECT_BYTES: Final = 128 << 20
 """A little over 255 source blocks of 512 KiB, the most that the datagram's rule for T and Z can describe."""
 MAX_BLOCK_BYTES: Final = 1 << 20
 MAX_BLOCK_SYMBOLS: Final = 4096
-"""The sender's rule gives at most 2,048 (DESIGN 3.1)."""
+"""The sender's rule gives at most 2,048 (docs/wire.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Until when a put may be written, and until when its sender must wait (DESIGN 4, 'No stale overwrite').
+"""Until when a put may be written, and until when its sender must wait (docs/transport.md, 'No stale overwrite').
 
     0 ......... blind ......... ttl .............. timeout       from the call
     |- any datagram may leave -|
@@ -8,7 +8,7 @@
 The receiver counts the time to live from the first datagram that reaches it. That may be any of those sent before the
 sender has heard from it, so those leave only during `blind_s`. They arrive within `settle_s` or never, hence nothing is
 written after blind + settle + ttl. Later datagrams leave only in the WireGuard session in which the receiver has shown that it
-knows the transfer, and don't move its clock. `docs/transport.md` has the whole argument and its one assumption.
+knows the transfer, and don't move its clock. That page has the whole argument and its one assumption.
 
 Invariant: blind_s + settle_s + ttl_s <= timeout_s, all positive; or no deadline at all, and then nothing may be sent.
 """

@@ -1,4 +1,4 @@
-"""The receiver of transfers (DESIGN 3.3, 4): collects symbols by (peer key, object id), decodes, has the host write, answers.
+"""The receiver of transfers (docs/transport.md): collects symbols by (peer key, object id), decodes, has the host write, answers.
 
     collecting --all blocks decoded--> writing --finish()--> finished (a tombstone that answers again)
         \\--cancel, expiry, hopeless----------------------------^

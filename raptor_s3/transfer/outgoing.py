@@ -1,4 +1,4 @@
-"""One put at the sender (DESIGN 4): first flight, repair on silence, deadline.
+"""One put at the sender (docs/transport.md): first flight, repair on silence, deadline.
 
     WAITING --take()--> FLYING --everything sent--> ASKING --silence--> FLYING (fresh repair symbols)
     any of them --final state--> ended      --deadline--> CANCELLING --acknowledged, or timeout--> ended

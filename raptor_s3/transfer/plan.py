@@ -56,7 +56,7 @@ class Cut(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def cut_object(size_bytes: int, object_id_bytes: int, flags: int, max_datagram: int) -> Cut:
-    """By the rule of DESIGN 3.1. Raises ValueError for what can't be sent (see plan_object)."""
+    """By the rule of docs/wire.md. Raises ValueError for what can't be sent (see plan_object)."""
     oti = plan_object(size_bytes, object_id_bytes, max_datagram)
     tail = datagram_prefix("x", oti, flags)[2:]
     symbols = tuple(oti.block_symbols(sbn) for sbn in range(oti.source_blocks))

@@ -1,4 +1,4 @@
-"""A ping: the cancel of a transfer that never was (DESIGN 3.1, 3.3).
+"""A ping: the cancel of a transfer that never was (docs/wire.md).
 
 Every receiver answers it at once with CANCELLED, decodes nothing and writes nothing, so it measures the way and the session. One
 datagram, sent once: what gets lost is to be counted, not repaired. Only when the session turns out to be dead, it is

@@ -1,4 +1,4 @@
-"""All puts of one endpoint: whose turn it is, how fast, and what the answers teach (DESIGN 4).
+"""All puts of one endpoint: whose turn it is, how fast, and what the answers teach (docs/transport.md).
 
     add(transfer) -> next_run(now) ... -> receive_state(state) / handle_timer(now) -> `ended`
 

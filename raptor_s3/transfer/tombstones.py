@@ -1,4 +1,4 @@
-"""What is left of finished transfers: the final state, for whoever asks again, so that late symbols revive nothing (DESIGN 3.3).
+"""What is left of finished transfers: the final state, for whoever asks again, so that late symbols revive nothing.
 
 Each peer has first-in-first-out rows of its own, one for each of a few keep times. A peer may have as many tombstones and
 transfers as there are free places: one alone gets half of all, and whatever others do, some places are left for the next.

@@ -1,4 +1,4 @@
-"""The bytes that travel (DESIGN 3.1-3.4): one module and one parser per message.
+"""The bytes that travel (docs/wire.md): one module and one parser per message.
 
     datagram          one symbol, or a cancel, of one object          sender -> receiver
     put_header        PutObject parameters in front of the body       inside the coded object

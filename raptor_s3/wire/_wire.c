@@ -1,4 +1,4 @@
-/* The wire formats' plain cases (DESIGN 3.1 to 3.3) without Python in between: the C side of put_header.py, transfer_state.py and
+/* The wire formats' plain cases (docs/wire.md) without Python in between: the C side of put_header.py, transfer_state.py and
  * datagram.py. A sender that has slept finds its caches cold, and then every Python function on its way costs three times as much.
  *
  * A function made here does what it is sure of; everything else, errors above all, it hands to its Python twin, which is the reference.

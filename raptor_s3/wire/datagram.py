@@ -1,4 +1,4 @@
-"""The symbol datagram: one RFC 6330 encoding symbol with all that makes it intelligible on its own (DESIGN 3.1).
+"""The symbol datagram: one RFC 6330 encoding symbol with all that makes it intelligible on its own (docs/wire.md).
 
     u8 id_length | object_id | u40 F | u8 flags | u16 T | u8 Z | u16 N | u8 Al | u8 SBN | u24 ESI | symbol (T octets)
 
@@ -80,7 +80,7 @@ class Datagram(NamedTuple):
 
 
 def plan_object(size_bytes: int, object_id_bytes: int, max_datagram: int = MAX_DATAGRAM) -> ObjectTransmissionInformation:
-    """Cut an object of `size_bytes` octets: the rule for T and Z of DESIGN 3.1.
+    """Cut an object of `size_bytes` octets: the rule for T and Z of docs/wire.md.
 
     K is the smallest power of two for which ceil(size / K) fits both 1,280 octets and the room that the object id leaves in a
     datagram of `max_datagram` octets; T = ceil(size / K). Objects over 512 KiB get ceil(size / 512 KiB) source blocks.

@@ -1,4 +1,4 @@
-"""The UDP gateway's JSON (DESIGN 3.4): Proxylity UDP Gateway's, and that of our own gateway.
+"""The UDP gateway's JSON (docs/wire.md): Proxylity UDP Gateway's, and that of our own gateway.
 
     to a queue    one message                                              build_message   parse_messages
     to a Lambda   {"Messages": [message, ...]}                             build_batch     parse_messages

@@ -1,4 +1,4 @@
-"""The put header: PutObject parameters that travel in front of the body, inside the coded object (DESIGN 3.2).
+"""The put header: PutObject parameters that travel in front of the body, inside the coded object (docs/wire.md).
 
     u16 header_length | header: UTF-8 JSON, one object | body
 

@@ -1,4 +1,4 @@
-"""The transfer state: what a receiver tells the sender of one transfer (DESIGN 3.3).
+"""The transfer state: what a receiver tells the sender of one transfer (docs/wire.md).
 
     u32 magic 'rapt' | u8 type | u16 data | u8 SBN | u8 id_length | object_id | JSON (optional)
 

@@ -1,4 +1,4 @@
-"""WireGuard, sans-IO: both roles of the protocol of the whitepaper, for datagrams instead of IP packets (DESIGN 3.5).
+"""WireGuard, sans-IO: both roles of the protocol of the whitepaper, for datagrams instead of IP packets (docs/wireguard.md).
 
     constants   numbers of the whitepaper, and our own limits apart from them
     messages    the four message types, bytes to values and back

@@ -1,4 +1,4 @@
-"""Nonces for sending: a counter that may be shared between processes (whitepaper 5.4.6, DESIGN 4).
+"""Nonces for sending: a counter that may be shared between processes (whitepaper 5.4.6, docs/wireguard.md).
 
 A session of one process counts from 0 to REJECT_AFTER_MESSAGES. A session in the session store is used by several
 processes at once, so each takes its counters from ranges reserved ahead in the store. The receiver's window is only

@@ -1,4 +1,4 @@
-"""The responder: one key, many peers, several live sessions for each (whitepaper 5.3, 5.4, 6; DESIGN 3.5).
+"""The responder: one key, many peers, several live sessions for each (whitepaper 5.3, 5.4, 6; docs/wireguard.md).
 
     listener = Listener(private_key, {public_key: PeerConfig(preshared_key)}, random=os.urandom)
     listener.receive(message, source, now)      -> list of Send(message, destination) | Data(plaintext, peer_key, session, source)

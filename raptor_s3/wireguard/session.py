@@ -6,7 +6,8 @@
     session.needs_rekey(now)                    -> the initiator should start a handshake; this session still works
     session.export() / Session.restore(state, counters)         -> for the session store
 
-Plaintexts are not padded (DESIGN 3.5). A responder may not send before it has received: until then `seal` raises SessionExpired.
+Plaintexts are not padded (docs/errata.md, W1). A responder may not send before it has received: until then `seal` raises
+SessionExpired.
 
 Invariant: a counter is used once and only before REJECT_AFTER_TIME; `open` changes nothing unless the tag has verified.
 """

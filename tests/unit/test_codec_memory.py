@@ -47,7 +47,7 @@ print((status("VmHWM") - before) / oti.transfer_length)
 # What the process has freed is the system's again at once, or a part of the decode would hide in it.
 ENVIRONMENT = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
 
-# Sizes around which the rule of DESIGN 3.1 changes K, T or Z
+# Sizes around which the rule of docs/wire.md changes K, T or Z
 SHAPES = {
     "512 of 641 octets": plan_object(328_000, 22),
     "512 of 1,024 octets": plan_object(524_288, 22),

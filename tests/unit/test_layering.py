@@ -1,4 +1,4 @@
-"""The import rule of the house (DESIGN 6), read from the source by `ast`: a room imports only rooms before it in ROOMS."""
+"""The import rule of the house, read from the source by `ast`: a room imports only rooms before it in ROOMS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: three sources, one precedence, and errors that say where to look (DESIGN 2)."""
+"""Settings: three sources, one precedence, and errors that say where to look (docs/settings.md)."""
 
 import base64
 import os

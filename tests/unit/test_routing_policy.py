@@ -1,4 +1,4 @@
-"""The verdict on each parameter, bucket and size (DESIGN 5)."""
+"""The verdict on each parameter, bucket and size (docs/drop-in.md)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The wire formats of DESIGN 3.1-3.4, byte for byte, and what their parsers refuse."""
+"""The wire formats of docs/wire.md, byte for byte, and what their parsers refuse."""
 
 from __future__ import annotations
 
