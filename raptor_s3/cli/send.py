@@ -13,19 +13,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from raptor_s3.cli.destination import Bucket, Receiver, Upload, list_uploads, parse_destination, timestamp_prefix
-from raptor_s3.cli.options import (
-    EXIT_FAILED,
-    EXIT_OK,
-    JSON,
-    PROFILE,
-    Option,
-    UsageError,
-    Verb,
-    non_negative_float,
-    positive_float,
-)
+from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, UsageError, Verb
 from raptor_s3.cli.window import SLOW_LINK_BPS
 from raptor_s3.errors import ConfigError
+from raptor_s3.routing.parsers import parse_duration, parse_pause
 
 if TYPE_CHECKING:
     import argparse
@@ -134,7 +125,7 @@ def confirmation(text: str) -> str:
     names = [name.strip().lower() for name in text.replace(",", "|").split("|")]
     for name in names:
         if name not in CONFIRMATIONS:
-            raise ValueError(f"name one of {', '.join(CONFIRMATIONS)}")
+            raise ValueError(f"expected one of {', '.join(CONFIRMATIONS)}, got {text!r}")
     return min(("packets" if name == "any" else name for name in names), key=CONFIRMATIONS.index)
 
 
@@ -142,7 +133,7 @@ def metadata(text: str) -> dict[str, str]:
     """`{"a": "1", "b": "2"}` from `a=1,b=2`, as `aws s3 cp --metadata` takes it."""
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and separator for name, separator, _ in pairs):
-        raise ValueError("write NAME=VALUE,NAME=VALUE")
+        raise ValueError(f"expected NAME=VALUE,NAME=VALUE, got {text!r}")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -183,23 +174,24 @@ VERB = Verb(
         Option("client-key", "The private key itself. Others can see it: prefer the file, or RAPTOR_CLIENT_KEY.", "BASE64"),
         Option(
             "confirm",
-            "Wait for none, any, packets, block or file (the object is in S3). Default: file, or any for wg://.",
+            "Wait for none, any, packets, block or file (the object is in S3). Default: any for wg://, for s3:// the setting "
+            "confirm (file).",
             "WHAT",
             parse=confirmation,
         ),
         Option(
             "timeout",
-            "Seconds that a file may take, beside 8 s for each MB that goes before it.",
-            "SECONDS",
-            parse=positive_float,
+            "How long a file may take, such as 30s, beside 8 s for each MB that goes before it.",
+            "TIME",
+            parse=parse_duration,
         ),
         Option("overhead", "Fraction of repair symbols in the first flight, such as 0.05; else by measured loss.", "NUMBER"),
         Option("rate-mbps", "Never send faster than this; else start at 10 and follow the link.", "NUMBER"),
         Option(
             "block-timeout",
             "0: do not wait for confirmations. Other values: accepted; repair is timed by the measured round trip.",
-            "SECONDS",
-            parse=non_negative_float,
+            "TIME",
+            parse=parse_pause,
         ),
         Option(
             "no-prefix",

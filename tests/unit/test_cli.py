@@ -110,14 +110,25 @@ def test_every_example_in_the_help_parses(name: str, home: Path, capsys: pytest.
         (["upload"], "is no verb (send, configure,"),
         (["no-such-file.jpg", "bucket/key"], "no file either"),
         (["file", "s3://b/k", "--confirm", "maybe"], "none, any, packets"),
-        (["file", "s3://b/k", "--timeout", "-1"], "above 0"),
+        (["file", "s3://b/k", "--timeout", "-1"], "--timeout: expected a time above zero such as 5s or 750ms, got '-1'\n"),
+        (["file", "s3://b/k", "--timeout", "soon"], "--timeout: expected a time above zero such as 5s or 750ms, got 'soon'\n"),
+        (["file", "s3://b/k", "--block-timeout", "-1"], "--block-timeout: expected a time such as 5s or 750ms, or 0, got '-1'\n"),
+        (["file", "s3://b/k", "--bogus"], "Try: raptor send --help\n"),
+        (["status", "--bogus"], "Try: raptor status --help\n"),
+        (["gateway", "--bogus"], "Try: raptor gateway --help\n"),
         (["file", "s3://b/k", "--metadata", "novalue"], "NAME=VALUE"),
         (["file", "s3://b/k", "--code", "morse"], "invalid choice"),
         (["file", "s3://b/k"], "raptor configure"),
         (["-", "s3://b/"], "stdin needs a whole name"),
         (["file", "wg://h:1"], "server_key"),
         (["file", "wg://h:1", "--server-key", KEY], "client_key_file"),
-        (["ping", "--count", "0"], "1 or more"),
+        (["ping", "--count", "0"], "--count: expected a whole number, 1 or more, got '0'\n"),
+        (["ping", "--count", "x"], "--count: expected a whole number, 1 or more, got 'x'\n"),
+        (["ping", "--interval", "x"], "--interval: expected a time such as 5s or 750ms, or 0, got 'x'\n"),
+        (
+            ["gateway", "--stats-interval", "soon"],
+            "--stats-interval: expected a time above zero such as 5s, 50ms or 1m, got 'soon'\n",
+        ),
         (["status"], "raptor configure"),
     ],
 )
@@ -134,6 +145,35 @@ def test_wrong_usage_is_a_line_that_helps_and_exit_code_2(
     assert code == 2
     assert complaint in captured.out + captured.err
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "seconds"),
+    [
+        ("send", "--timeout=5s", 5.0),
+        ("send", "--timeout=1m", 60.0),
+        ("send", "--timeout=.5", 0.5),
+        ("send", "--block-timeout=0", 0.0),
+        ("ping", "--timeout=750ms", 0.75),
+        ("ping", "--interval=0", 0.0),
+        ("ping", "--interval=50ms", 0.05),
+        ("gateway", "--stats-interval=5m", 300.0),
+        ("gateway", "--batch-delay=50ms", 0.05),
+    ],
+)
+def test_times_are_written_as_in_the_settings(verb: str, option: str, seconds: float) -> None:
+    import argparse
+
+    from raptor_s3.cli.options import add_options
+    from raptor_s3.gateway.command import add_arguments
+
+    parser = argparse.ArgumentParser()
+    if verb == "gateway":
+        add_arguments(parser)
+    else:
+        add_options(parser, load_verb(verb).options)
+    args = parser.parse_args([*(["file", "s3://b/k"] if verb == "send" else []), option])
+    assert getattr(args, option.partition("=")[0].strip("-").replace("-", "_")) == pytest.approx(seconds)
 
 
 def test_a_missing_file_and_an_empty_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
