@@ -9,6 +9,7 @@ Invariant: of file content a Window and one more file are in memory, and exit co
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from raptor_s3.routing.parsers import parse_duration, parse_pause
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
     from concurrent.futures import Future
 
     from raptor_s3.cli.output import Output
@@ -93,7 +95,7 @@ class Sender:
 def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> RaptorConfig:
     """The settings for this destination: the profile's for S3, the command line's and the environment's for a receiver.
 
-    A receiver that is the profile's own endpoint also gets the profile's keys. Raises ConfigError.
+    A receiver that is the profile's own endpoint also gets the profile's keys. Raises ConfigError and UsageError.
     """
     from raptor_s3.routing.config import RaptorConfig
     from raptor_s3.routing.profile import read_profile
@@ -103,7 +105,10 @@ def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> Rap
     given |= {"overhead": args.overhead, "rate_mbps": args.rate_mbps, "code": args.code}
     overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if isinstance(destination, Bucket):
-        config = RaptorConfig.load(profile.scoped_config, overrides=overrides, source=profile.source, services=profile.services)
+        with _blaming_options():
+            config = RaptorConfig.load(
+                profile.scoped_config, overrides=overrides, source=profile.source, services=profile.services
+            )
         if config.endpoint is None:
             raise ConfigError(
                 "no endpoint is set: run raptor configure, or name one: raptor FILE wg://HOST:PORT",
@@ -112,12 +117,33 @@ def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> Rap
             )
         return config
     section = profile.scoped_config.get("raptor")
-    is_own = isinstance(section, dict) and section.get("endpoint") == destination.url
+    own = section.get("endpoint", "") if isinstance(section, dict) else ""
     overrides["endpoint"] = destination.url
     overrides.setdefault("code", "published")
     if not destination.is_encrypted:
         overrides["allow_plaintext"] = True  # the destination was named, and says what it is
-    return RaptorConfig.load({"raptor": section} if is_own else {}, overrides=overrides, source=profile.source)
+    if own == destination.url:
+        with _blaming_options():
+            return RaptorConfig.load({"raptor": section}, overrides=overrides, source=profile.source)
+    with _blaming_options(f". Keys in {profile.source} are for {own} only" if own else ""):
+        return RaptorConfig.load({}, overrides=overrides, source="")
+
+
+@contextlib.contextmanager
+def _blaming_options(remark: str = "") -> Iterator[None]:
+    """A ConfigError of an option's value, or of what has no source at all, as a UsageError that names the option."""
+    from raptor_s3.routing.config import KEYWORDS_SOURCE
+
+    try:
+        yield
+    except ConfigError as error:
+        option = "DESTINATION" if error.key == "endpoint" else f"--{error.key.replace('_', '-')}"
+        if error.source == KEYWORDS_SOURCE:
+            raise UsageError(f"{option}: {error.message}") from None
+        if error.key and not error.source:
+            variable = f"RAPTOR_{error.key.upper()}"
+            raise UsageError(f"{option} (or {variable}) is {error.message}{remark}") from None
+        raise
 
 
 def confirmation(text: str) -> str:

@@ -149,14 +149,16 @@ def parse_path(value: object) -> Path:
     return Path(os.path.expandvars(os.fspath(value))).expanduser()
 
 
-def read_key_file(path: Path) -> bytes:
-    """The base64 key in `path`. ValueError when it is missing, holds no key, or when anybody but its owner can read it."""
+def read_key_file(path: Path, *, if_missing: str = "") -> bytes:
+    """The base64 key in `path`. ValueError when it holds no key, when anybody but its owner can read it, or when it does not
+    exist: `if_missing` says what to do then."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             content = file.read(1024)
     except OSError as error:
-        raise ValueError(f"can't read key file {path}: {error.strerror}") from None
+        hint = f"; {if_missing}" if if_missing and isinstance(error, FileNotFoundError) else ""
+        raise ValueError(f"can't read key file {path.absolute()}: {error.strerror}{hint}") from None
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"key file {path} is not a regular file")
     if os.name == "posix":

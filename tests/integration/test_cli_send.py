@@ -136,7 +136,11 @@ def test_without_recursive_subfolders_stay(raptor, local):
     (raptor.home / "tree" / "sub").mkdir(parents=True)
     (raptor.home / "tree" / "a").write_bytes(b"a")
     (raptor.home / "tree" / "sub" / "b").write_bytes(b"b")
-    assert raptor.run("tree", "s3://data/flat").returncode == 0
+    result = raptor.run("tree", "s3://data/flat")
+    assert (result.returncode, result.stderr) == (
+        0,
+        b"raptor: warning: 1 folder in tree left out; to send subfolders, too: --recursive\n",
+    )
     assert keys(local, "flat/") == {"flat/a"}
 
 

@@ -120,8 +120,23 @@ def test_every_example_in_the_help_parses(name: str, home: Path, capsys: pytest.
         (["file", "s3://b/k", "--code", "morse"], "invalid choice"),
         (["file", "s3://b/k"], "raptor configure"),
         (["-", "s3://b/"], "stdin needs a whole name"),
-        (["file", "wg://h:1"], "server_key"),
-        (["file", "wg://h:1", "--server-key", KEY], "client_key_file"),
+        (
+            ["file", "wg://h:1"],
+            "raptor: --server-key (or RAPTOR_SERVER_KEY) is missing: the public key of the gateway, in base64\n",
+        ),
+        (
+            ["file", "wg://h:1", "--server-key", KEY],
+            "raptor: --client-key-file (or RAPTOR_CLIENT_KEY_FILE) is missing: `raptor keygen` makes a key\n",
+        ),
+        (["file", "wg://h:1", "--server-key", "short"], "raptor: --server-key: expected a WireGuard key"),
+        (["file", "wg://h:1/x:1"], "raptor: DESTINATION: expected wg://host:port, got 'wg://h:1/x:1'\n"),
+        (["file", "s3://b/k", "--rate-mbps", "fast"], "raptor: --rate-mbps: expected a number from 0.01 to 100000, got 'fast'\n"),
+        (["file", "s3://b/k", "--overhead", "9"], "raptor: --overhead: expected a number from 0 to 4, got '9'\n"),
+        (
+            ["file", "s3://b/k", "--client-key-file", "/nope"],
+            "raptor: --client-key-file: can't read key file /nope: No such file or directory; make one: raptor keygen /nope\n",
+        ),
+        (["keygen", "/nope", "--public"], "No such file or directory; make one: raptor keygen /nope\n"),
         (["ping", "--count", "0"], "--count: expected a whole number, 1 or more, got '0'\n"),
         (["ping", "--count", "x"], "--count: expected a whole number, 1 or more, got 'x'\n"),
         (["ping", "--interval", "x"], "--interval: expected a time such as 5s or 750ms, or 0, got 'x'\n"),
@@ -186,6 +201,15 @@ def test_a_missing_file_and_an_empty_folder(home: Path, capsys: pytest.CaptureFi
     assert "--recursive" in capsys.readouterr().err
 
 
+def test_the_profiles_keys_are_for_its_own_endpoint(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(home)
+    (home / "file").write_text("x")
+    assert main([str(home / "file"), "wg://elsewhere:1"]) == 2
+    error = capsys.readouterr().err
+    assert "--server-key (or RAPTOR_SERVER_KEY) is missing" in error
+    assert "Keys in ~/.aws/config [default] are for wg://127.0.0.1:9 only" in error
+
+
 def test_a_private_key_on_the_command_line_is_warned_about_and_not_repeated(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,9 +268,18 @@ def test_the_name_of_one_file(home: Path, tree: Path, destination: str, key: str
 
 def test_the_names_of_a_tree(home: Path, tree: Path) -> None:
     assert names(home, tree, "s3://b/pre", recursive=True) == ["pre/b c.jpg", "pre/ä.jpg", "pre/2026/mai/1.jpg"]
-    assert names(home, tree, "s3://b/pre/") == ["pre/b c.jpg", "pre/ä.jpg"]
-    assert names(home, tree, "s3://b") == ["b c.jpg", "ä.jpg"]
-    assert names(home, tree, "wg://h:1", prefix="20260501000000/") == ["20260501000000/b c.jpg", "20260501000000/ä.jpg"]
+    left_out = f"warning: 1 folder in {tree} left out; to send subfolders, too: --recursive"
+    assert names(home, tree, "s3://b/pre/") == ["pre/b c.jpg", "pre/ä.jpg", left_out]
+    assert names(home, tree, "s3://b") == ["b c.jpg", "ä.jpg", left_out]
+    prefix = "20260501000000/"
+    assert names(home, tree, "wg://h:1", prefix=prefix) == [f"{prefix}b c.jpg", f"{prefix}ä.jpg", left_out]
+
+
+def test_links_to_folders_are_left_out_with_a_warning(home: Path, tree: Path) -> None:
+    (tree / "2026" / "mai" / "all").symlink_to(tree)
+    found = names(home, tree / "2026", "s3://b", recursive=True)
+    assert found == ["mai/1.jpg", f"warning: {tree}/2026/mai/all is left out: it is a link to a folder"]
+    assert names(home, tree / "2026" / "mai", "s3://b") == ["1.jpg"]
 
 
 def test_relative_sources_never_leave_the_folder(home: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +295,7 @@ def test_what_can_not_be_sent_is_left_out_with_a_warning(home: Path, tree: Path)
     (tree / ("n" * 250)).write_text("x")
     found = names(home, tree, "wg://h:1", prefix="20260501000000/")
     assert found[:2] == ["20260501000000/b c.jpg", "20260501000000/ä.jpg"]
-    assert sorted(text.partition("is left out: ")[2] for text in found[2:]) == [
+    assert sorted(text.partition("is left out: ")[2] for text in found[2:] if " is left out: " in text) == [
         "it is not a regular file",
         "its name has 265 bytes there, 255 fit",
         "its name is not text, and names over there are UTF-8",
