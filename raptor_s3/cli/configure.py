@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raptor_s3.cli import aws_cli, config_file, keygen, output
+from raptor_s3.cli.explain import explain
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, UsageError, Verb
 from raptor_s3.cli.prompts import Prompter
 from raptor_s3.errors import ConfigError, RaptorError
@@ -150,7 +151,7 @@ def _test(config: RaptorConfig, out: Output) -> bool:
     except (RaptorError, OSError) as error:
         if isinstance(error, ConfigError):
             raise
-        out.error(f"no answer: {output.explain(error)}")
+        out.error(f"no answer: {explain(error, endpoint='the URL')}")
         return False
     if not summary.received:
         out.error(f"the gateway shook hands but answered none of {summary.sent} pings")

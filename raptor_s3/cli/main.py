@@ -20,8 +20,9 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from raptor_s3.cli.explain import explain
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_USAGE, UsageError, add_options, epilog
-from raptor_s3.cli.output import Output, explain
+from raptor_s3.cli.output import Output
 from raptor_s3.errors import ConfigError, RaptorError
 
 if TYPE_CHECKING:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import importlib
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from raptor_s3.cli.destination import Bucket, Receiver, Upload, list_uploads, parse_destination, timestamp_prefix
+from raptor_s3.cli.explain import explain
 from raptor_s3.cli.main import VERBS, load_verb, main, overview
 from raptor_s3.cli.options import UsageError
 from raptor_s3.cli.output import printable
 from raptor_s3.cli.send import confirmation, metadata
+from raptor_s3.errors import HandshakeTimeout
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 HEAVY = ("awscli", "boto3", "botocore", "numpy", "rich", "s3transfer")
@@ -226,6 +230,64 @@ def test_a_broken_pipe_is_no_traceback(home: Path) -> None:
     command = f"{sys.executable} -m raptor_s3.cli.main status | true"
     result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert result.stderr == ""
+
+
+# What failed, and what to do about it
+
+
+def handshake_timeout(reason: str, cause: OSError | None = None) -> HandshakeTimeout:
+    try:
+        raise cause or OSError
+    except OSError:
+        try:
+            raise HandshakeTimeout(f"wg://h:1: {reason}") from None
+        except HandshakeTimeout as error:
+            return error
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (handshake_timeout("unknown", socket.gaierror(socket.EAI_NONAME, "unknown")), "no such host: check the name in THERE"),
+        (handshake_timeout("later", socket.gaierror(socket.EAI_AGAIN, "later")), "No name server answers"),
+        (handshake_timeout("h could not be resolved in time"), "No name server answers"),
+        (handshake_timeout(os.strerror(errno.ECONNREFUSED)), "Nobody listens on that port: "),
+        (handshake_timeout(os.strerror(errno.ENETUNREACH)), "is this machine online, and is THERE right?"),
+    ],
+    ids=["no host", "no name server", "slow name server", "refused", "unreachable"],
+)  # fmt: skip
+def test_a_reason_that_is_known_brings_no_advice_about_keys(error: HandshakeTimeout, remedy: str) -> None:
+    text = explain(error, endpoint="THERE", may_ping=True)
+    assert text.startswith(f"{error}. ")
+    assert remedy in text
+    assert "key" not in text
+    assert "raptor ping" not in text
+
+
+def test_silence_may_have_to_do_with_the_keys() -> None:
+    text = explain(HandshakeTimeout("nobody answered"))
+    assert "does its operator know ours (raptor keygen [FILE] --public)?" in text
+    assert "raptor ping" not in text
+    assert explain(HandshakeTimeout("nobody answered"), may_ping=True) == f"{text} Try: raptor ping"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ending"),
+    [
+        (["file", "s3://b/k"], "is the gateway running, and is the port in raptor.endpoint right?\n"),
+        (["file", "wg://127.0.0.1:9"], "is the port in DESTINATION right?\n"),
+        (["ping"], "is the port in raptor.endpoint right?\n"),
+    ],
+    ids=["s3", "wg", "ping"],
+)  # fmt: skip
+def test_a_closed_port_is_called_one(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(home)
+    (home / "file").write_text("x")
+    monkeypatch.chdir(home)
+    assert main([*arguments, "--timeout", "0.3"]) == 1
+    assert capsys.readouterr().err.endswith(ending)
 
 
 # Names
