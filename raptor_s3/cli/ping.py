@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, Verb, positive_int
 from raptor_s3.cli.output import count, percent, seconds
+from raptor_s3.cli.profile import load_profile
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout
 from raptor_s3.routing.parsers import parse_duration, parse_pause
 
@@ -59,7 +60,6 @@ class Summary:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    from raptor_s3.cli.status import load_profile
     from raptor_s3.routing.endpoint import breaker_for
 
     config, _ = load_profile(args.profile)

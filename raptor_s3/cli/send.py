@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raptor_s3.cli.destination import Bucket, Receiver, Upload, list_uploads, parse_destination, timestamp_prefix
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, UsageError, Verb
+from raptor_s3.cli.profile import no_endpoint
 from raptor_s3.cli.window import SLOW_LINK_BPS
 from raptor_s3.errors import ConfigError
 from raptor_s3.routing.parsers import parse_duration, parse_pause
@@ -110,11 +111,7 @@ def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> Rap
                 profile.scoped_config, overrides=overrides, source=profile.source, services=profile.services
             )
         if config.endpoint is None:
-            raise ConfigError(
-                "no endpoint is set: run raptor configure, or name one: raptor FILE wg://HOST:PORT",
-                source=profile.source,
-                key="endpoint",
-            )
+            raise no_endpoint(profile, instead=", or name a receiver: raptor FILE wg://HOST:PORT")
         return config
     section = profile.scoped_config.get("raptor")
     own = section.get("endpoint", "") if isinstance(section, dict) else ""

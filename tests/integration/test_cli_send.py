@@ -310,7 +310,7 @@ def test_what_sends_and_pings_find_counts_for_everybody(raptor):
 
 def open_breaker(raptor):
     script = (
-        "import time; from raptor_s3.cli.status import load_profile; from raptor_s3.routing.endpoint import breaker_for;"
+        "import time; from raptor_s3.cli.profile import load_profile; from raptor_s3.routing.endpoint import breaker_for;"
         "breaker_for(load_profile(None)[0]).failed('a test', time.time())"
     )
     subprocess.run([sys.executable, "-c", script], env=raptor.environment, check=True, capture_output=True)

@@ -205,6 +205,61 @@ def test_a_missing_file_and_an_empty_folder(home: Path, capsys: pytest.CaptureFi
     assert "--recursive" in capsys.readouterr().err
 
 
+ADVICE = "run raptor configure"
+FOUND = """\
+[default]
+region = x
+[profile typo]
+rapter =
+    endpoint = wg://h:1
+[profile some]
+raptor =
+    code = rfc6330
+[edge]
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "profile", "complaint"),
+    [
+        (None, None, f"there is no ~/.aws/config: {ADVICE}"),
+        (None, "edge", f"there is no ~/.aws/config: {ADVICE} --profile edge"),
+        (FOUND, None, f"~/.aws/config [default]: no `raptor =` section: {ADVICE}"),
+        (FOUND, "typo", "~/.aws/config [profile typo]: no `raptor =` section; is `rapter =` meant to be one?"),
+        (FOUND, "some", f"~/.aws/config [profile some] raptor.endpoint: no endpoint is set: {ADVICE} --profile some"),
+        (FOUND, "edge", "~/.aws/config has [edge], which is no profile: write [profile edge]"),
+        (FOUND, "nosuch", f"the profile nosuch is not in ~/.aws/config (it has default, some, typo): {ADVICE} --profile nosuch"),
+        ("", "nosuch", f"the profile nosuch is not in ~/.aws/config: {ADVICE} --profile nosuch"),
+    ],
+    ids=["no file", "no file, a profile", "no section", "misspelt", "no endpoint", "no profile", "unknown", "empty file"],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [["ping"], ["status"], ["file", "s3://b/k"]], ids=" ".join)
+def test_what_is_missing_is_said(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    content: str | None,
+    profile: str | None,
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "file").write_text("x")
+    if content is not None:
+        (home / ".aws").mkdir()
+        (home / ".aws" / "config").write_text(content)
+    assert main([*command, *(["--profile", profile] if profile else [])]) == 2
+    assert capsys.readouterr().err.partition(", or name a receiver")[0].rstrip() == f"raptor: {complaint}"
+
+
+def test_a_configuration_file_that_does_not_exist_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/no/config")
+    assert main(["ping"]) == 2
+    assert f"there is no /no/config (AWS_CONFIG_FILE): {ADVICE}" in capsys.readouterr().err
+
+
 def test_the_profiles_keys_are_for_its_own_endpoint(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(home)
     (home / "file").write_text("x")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from raptor_s3.cli.main import main
-from raptor_s3.cli.status import gather, load_profile
+from raptor_s3.cli.profile import load_profile
+from raptor_s3.cli.status import gather
 from raptor_s3.cli.status_text import lines, row
 from raptor_s3.routing.breaker import Breaker
 from raptor_s3.routing.endpoint import LearnedRecord, breaker_for, directory_for, journal_for
