@@ -62,6 +62,7 @@ def gather(config: RaptorConfig, profile: str, *, last: int, now: float) -> Stat
         profile=profile,
         runtime_dir=None if directory is None else str(directory),
         endpoint=config.endpoint or "",
+        transport=config.transport,
         buckets=config.buckets,
         handshake_age_s=age_s,
         handshake_valid_s=valid_s,

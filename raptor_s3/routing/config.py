@@ -185,11 +185,14 @@ class RaptorConfig:
         return self.endpoint is not None and self.transport != "https"
 
     def prepare_runtime_dir(self) -> Path | None:
-        """The runtime directory, made if need be; None when there can't be one. Raises ConfigError when others can read it."""
+        """The runtime directory, made if need be; None without an endpoint, or when there can't be one.
+
+        Raises ConfigError when others can read it.
+        """
         from raptor_s3.net import runtime_dir
 
         directory = str(self.runtime_dir) if self.runtime_dir else runtime_dir.default_runtime_dir()
-        if not self.is_configured or directory is None:
+        if self.endpoint is None or directory is None:
             return None
         try:
             runtime_dir.prepare_runtime_dir(directory)
