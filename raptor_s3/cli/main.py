@@ -43,6 +43,7 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 usage: raptor FILE_OR_FOLDER s3://BUCKET/KEY|wg://HOST:PORT [options]
        raptor VERB [options]
+       raptor --version
 
 Small files into S3 in one round trip, over lossy links too.
 
@@ -59,7 +60,8 @@ verbs:
 {verbs}
 `raptor VERB --help` tells more; `raptor send --help` lists the options for sending.
 
-The same settings make `aws s3 cp --transport raptor` and boto3 fast: see docs/cli.md.
+The same settings make `aws s3 cp --transport raptor` and boto3 fast: see docs/cli.md,
+https://github.com/raptor-s3/raptor-s3/blob/main/docs/cli.md
 Exit codes: 0 all confirmed, 1 some failed, 2 wrong usage or settings.
 """
 

@@ -141,7 +141,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
             "--private-key-file is missing: make a key with `raptor keygen FILE` and tell the devices its public key"
         )
     if (is_tunnelled or not is_forwarding) and args.peers_file is None:
-        raise ConfigError("--peers-file is missing: without it nobody may write anything; see docs/gateway.md for its form")
+        raise ConfigError("--peers-file is missing: without it nobody may write anything; an example: raptor gateway --help")
     if args.replies_queue and not is_forwarding:
         raise ConfigError("--replies-queue goes with --forward-lambda or --forward-sqs: a sink answers by itself")
     if args.forward_sqs and not args.replies_queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import errno
 import importlib
@@ -80,6 +81,42 @@ def test_a_command_imports_only_what_it_needs(home: Path, arguments: list[str], 
 def test_the_overview_names_every_verb() -> None:
     for name in VERBS:
         assert f"\n  {name} " in overview()
+
+
+@pytest.mark.parametrize(
+    ("command", "promises"),
+    [
+        (["--help"], ["raptor --version", "https://github.com/raptor-s3/raptor-s3/blob/main/docs/cli.md"]),
+        (["send", "--help"], ["for s3:// the setting confirm (file)"]),
+        (
+            ["gateway", "--help"],
+            [
+                "[wg://|udp://]HOST:PORT",
+                "without either it is wg://, with --plaintext udp://",
+                "a --listen without a scheme is then udp://",
+                "https://github.com/raptor-s3/raptor-s3/blob/main/docs/gateway.md",
+            ],
+        ),
+    ],
+    ids=["raptor", "send", "gateway"],
+)
+def test_the_help_tells_what_is_easily_missed(
+    command: list[str], promises: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        main(command)
+    text = " ".join(capsys.readouterr().out.split())
+    for promise in promises:
+        assert promise in text
+
+
+def test_a_peers_file_that_is_missing_brings_an_example(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keygen", str(home / "gateway.key")]) == 0
+    assert main(["gateway", "--private-key-file", str(home / "gateway.key")]) == 2
+    assert "an example: raptor gateway --help" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["gateway", "--help"])
+    assert '{"peers": [{"name": ' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [name for name in VERBS if name != "gateway"])
