@@ -8,6 +8,7 @@ measured in the same run. Module imports are measured in fresh processes with wa
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import subprocess
@@ -225,7 +226,10 @@ def least_of(script: str) -> float:
     return min(float(run.stdout) for run in runs) * 1e6
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.wireguard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     bench_bindings()
     bench_session(300)
     bench_session(SIZE)
@@ -234,3 +238,7 @@ if __name__ == "__main__":
     bench_handshake()
     bench_store()
     bench_imports()
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ the way that was expected of it.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -58,6 +59,12 @@ class DemoError(Exception):
 
 
 def main() -> int:
+    argparse.ArgumentParser(
+        prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    if not shutil.which("aws", path=str(BIN)):
+        print("demo: the aws command is not installed beside this Python", file=sys.stderr)
+        return 1
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="raptor-demo-") as name:
         directory = Path(name)
@@ -250,4 +257,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main() if shutil.which("aws", path=str(BIN)) else "demo: the aws command is not installed beside this Python")
+    sys.exit(main())

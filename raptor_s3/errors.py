@@ -23,9 +23,11 @@ class RaptorError(Exception):
 
 
 class ConfigError(RaptorError):
-    """A setting is unknown or malformed. `source` says where it stands, e.g. `~/.aws/config [profile edge] raptor.threshold`."""
+    """A setting is unknown or malformed. `source` says where it stands, e.g. `~/.aws/config [profile edge] raptor.threshold`;
+    `message` is what is wrong with it, without that."""
 
     def __init__(self, message: str, *, source: str = "", key: str = "") -> None:
+        self.message = message
         self.source = source
         self.key = key
         where = " ".join(part for part in (source, f"raptor.{key}" if key else "") if part)

@@ -67,7 +67,8 @@ def enable(target: Any, config: RaptorConfig | None = None, **keywords: Unpack[K
     if client is None and session is None:
         raise TypeError(f"expected an S3 client, an S3 resource or a session, not {type(target).__name__}")
     loaded = _load(session, overrides)
-    loaded.prepare_runtime_dir()
+    if loaded.is_configured:
+        loaded.prepare_runtime_dir()
     key = client if client is not None else session
     with _lock:
         _disable(key)

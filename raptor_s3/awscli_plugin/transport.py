@@ -3,7 +3,7 @@
     auto     the settings decide, put by put; HTTPS takes over whatever the fast path can't carry or confirm
     raptor   the fast path or an error: no HTTPS, and therefore no AWS credentials, for cp and mv
     https    as if the plugin were not there
-    (none)   auto where a fast path is configured, else https
+    (none)   the setting `transport` (auto) where an endpoint is set, else https
 
 The option goes in by subclassing whatever stands in the command table: a command's own ARG_TABLE is a list at class level, shared
 with everyone. It is read and deleted in `_run_main`, before the command makes its clients: clients copy the session's emitter.
@@ -40,7 +40,8 @@ ARGUMENT = {
     "help_text": (
         "How uploads travel. ``auto``: small files over the fast path (RaptorQ over WireGuard), everything else, and whatever "
         "the fast path can't confirm, over HTTPS. ``raptor``: the fast path or an error; cp and mv then need no AWS "
-        "credentials. ``https``: never the fast path. Default: ``auto`` if the profile has a ``raptor`` section, else ``https``. "
+        "credentials. ``https``: never the fast path. Default: the profile's setting ``raptor.transport`` (itself ``auto`` by "
+        "default) if an endpoint is set, else ``https``. "
         "See ``aws raptor configure``."
     ),
 }

@@ -2,6 +2,8 @@
 
     main          argv -> verb -> exit code
     options       a verb's options, described once for argparse and for the AWS CLI
+    profile       its settings, and what is missing when it has no endpoint
+    explain       what an error means, and what to do about it
     output        lines, JSON lines, or pictures: whatever the other end of stdout can use
     send          raptor FILE_OR_FOLDER wg://... | s3://...     (destination: how files are named there,
                   aftermath: what follows when one has ended)

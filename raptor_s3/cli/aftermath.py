@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from raptor_s3.cli.destination import Bucket, Receiver, Upload
-from raptor_s3.cli.output import explain, seconds
+from raptor_s3.cli.explain import explain
+from raptor_s3.cli.output import seconds
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout, RaptorError
 from raptor_s3.routing import ending
 from raptor_s3.routing.journal import PutRecord
@@ -65,7 +66,7 @@ class Aftermath:
         self._write(record)
         if isinstance(error, RaptorError) and (isinstance(self._destination, Bucket) or isinstance(error, HandshakeTimeout)):
             self._breaker.ended(ending.failure(error), sent.started_at)
-        self._report.fail(sent.upload, sent.size_bytes, self._explain(error))
+        self._report.fail(sent.upload, sent.size_bytes, self.explain(error))
 
     def _record(self, sent: Departure) -> PutRecord:
         bucket = self._destination.name if isinstance(self._destination, Bucket) else ""
@@ -76,7 +77,8 @@ class Aftermath:
         if self._journal is not None:
             self._journal.record(record)
 
-    def _explain(self, error: RaptorError | ValueError) -> str:
+    def explain(self, error: RaptorError | ValueError) -> str:
+        """What went wrong and what to do about it."""
         if isinstance(self._destination, Receiver) and isinstance(error, ConfirmationTimeout):
             ping_s = self._ping()
             if ping_s is not None:
@@ -85,7 +87,9 @@ class Aftermath:
                     'name no bucket only for peers with "legacy": true, under its --legacy-bucket, and is silent about others. '
                     "To name the bucket: raptor configure, then raptor FILE s3://BUCKET/KEY"
                 )
-        return explain(error)
+        if isinstance(self._destination, Receiver):
+            return explain(error, endpoint="DESTINATION")  # `raptor ping` asks the profile's endpoint
+        return explain(error, may_ping=True)
 
     def _ping(self) -> float | None:
         """The round trip if the endpoint gives a sign of life; asked once."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raptor_s3.cli import aws_cli, config_file, keygen, output
+from raptor_s3.cli.explain import explain
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, UsageError, Verb
 from raptor_s3.cli.prompts import Prompter
 from raptor_s3.errors import ConfigError, RaptorError
@@ -43,7 +44,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
     config = _checked(settings, profile)
     answered = args.skip_test or _test(config, output)
     if not answered and not (args.force or prompter.confirm("Write these settings all the same?", default=False)):
-        output.error("nothing was written. To write settings that can't be tested yet: --force or --skip-test")
+        output.error(
+            "nothing was written. To write the settings before the gateway's operator has let this device in: --skip-test; "
+            "whatever the test says: --force"
+        )
         return EXIT_FAILED
     _write(profile, settings)
     output.note(f"Written: {profile.source}")
@@ -76,20 +80,27 @@ def ask_settings(args: argparse.Namespace, profile: Profile, prompter: Prompter)
         )
         if args.client_key_file or not now.get("client_key"):
             settings["client_key"] = None  # a file takes the place of a key in the configuration
-            settings["client_key_file"] = args.client_key_file or prompter.ask(
+            answer = args.client_key_file or prompter.ask(
                 "This device's private key",
                 option="--client-key-file",
                 default=now.get("client_key_file", keygen.DEFAULT_KEY_FILE),
-                check=parsers.parse_path,
+                check=_check_key_file,
             )
-            _provide_key(parsers.parse_path(settings["client_key_file"]), prompter)
-    for name, question, default in (
-        ("buckets", "Buckets that may take the fast path (patterns such as telemetry-*; none by default)", ""),
-        ("threshold", "Largest body for it, or auto", "256KB"),
+            path = parsers.parse_path(answer)
+            settings["client_key_file"] = answer if path.is_absolute() else str(path.absolute())
+            _provide_key(path, prompter)
+    for name, question, default, check in (
+        (
+            "buckets",
+            "Buckets that may take the fast path (patterns such as telemetry-*; none by default)",
+            "",
+            parsers.parse_list,
+        ),
+        ("threshold", "Largest body for it, or auto", "256KB", parsers.or_auto(parsers.parse_size)),
     ):
         value = getattr(args, name)
         if value is None and prompter.is_interactive:
-            value = prompter.ask(question, option=f"--{name}", default=now.get(name, default), check=lambda text: text)
+            value = prompter.ask(question, option=f"--{name}", default=now.get(name, default), check=check)
         if value:
             settings[name] = value
     return settings
@@ -102,7 +113,7 @@ def _check_options(args: argparse.Namespace) -> None:
     for option, value, parse in (
         ("URL", args.url, parsers.parse_endpoint),
         ("--server-key", args.server_key, parsers.parse_key),
-        ("--client-key-file", args.client_key_file, parsers.parse_path),
+        ("--client-key-file", args.client_key_file, _check_key_file),
         ("--threshold", args.threshold, parsers.or_auto(parsers.parse_size)),
     ):
         try:
@@ -110,6 +121,15 @@ def _check_options(args: argparse.Namespace) -> None:
                 parse(value)
         except ValueError as error:
             raise UsageError(f"{option}: {error}") from None
+
+
+def _check_key_file(text: str) -> None:
+    """Raises ValueError for a file that is there and can't be used; one that is not there can be made."""
+    from raptor_s3.routing import parsers
+
+    path = parsers.parse_path(text)
+    if os.path.exists(path):
+        parsers.read_key_file(path)
 
 
 def _checked(settings: Mapping[str, str | None], profile: Profile) -> RaptorConfig:
@@ -122,7 +142,7 @@ def _checked(settings: Mapping[str, str | None], profile: Profile) -> RaptorConf
 
 
 def _provide_key(path: Path, prompter: Prompter) -> None:
-    if path.exists():
+    if os.path.exists(path):
         return
     if not prompter.confirm(f"{path} does not exist. Make a key pair there?", default=True):
         raise UsageError(f"{path} does not exist: name another file, or run raptor keygen")
@@ -150,7 +170,7 @@ def _test(config: RaptorConfig, out: Output) -> bool:
     except (RaptorError, OSError) as error:
         if isinstance(error, ConfigError):
             raise
-        out.error(f"no answer: {output.explain(error)}")
+        out.error(f"no answer: {explain(error, endpoint='the URL')}")
         return False
     if not summary.received:
         out.error(f"the gateway shook hands but answered none of {summary.sent} pings")

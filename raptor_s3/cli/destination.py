@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raptor_s3.cli.options import UsageError
+from raptor_s3.cli.output import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,11 +136,20 @@ def _walk(folder: Path, recursive: bool, warn: Callable[[str], None]) -> Iterato
     def complain(error: OSError) -> None:
         warn(f"{error.filename}: {error.strerror}")
 
+    has_files = False
     for parent, folders, files in os.walk(folder, onerror=complain):
-        folders[:] = sorted(folders) if recursive else []
+        links = {name for name in folders if os.path.islink(os.path.join(parent, name))}
+        for name in sorted(links) if recursive else ():
+            warn(f"{Path(parent, name)} is left out: it is a link to a folder")
+        folders[:] = sorted(set(folders) - links)
         for name in sorted(files):
             path = Path(parent, name)
             if path.is_file():
+                has_files = True
                 yield path
             else:
                 warn(f"{path} is left out: it is not a regular file")
+        if not recursive:
+            if folders and has_files:
+                warn(f"{count(len(folders), 'folder')} in {folder} left out; to send subfolders, too: --recursive")
+            return

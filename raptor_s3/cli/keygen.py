@@ -52,7 +52,7 @@ def public_key_of(path: Path) -> str:
     from raptor_s3.routing.parsers import read_key_file
     from raptor_s3.wireguard.keys import key_to_base64, public_key
 
-    return key_to_base64(public_key(read_key_file(path)))
+    return key_to_base64(public_key(read_key_file(path, if_missing=f"make one: raptor keygen {path}")))
 
 
 def run(args: argparse.Namespace, output: Output) -> int:

@@ -18,10 +18,11 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from raptor_s3.cli.explain import explain
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_USAGE, UsageError, add_options, epilog
-from raptor_s3.cli.output import Output, explain
+from raptor_s3.cli.output import Output
 from raptor_s3.errors import ConfigError, RaptorError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 usage: raptor FILE_OR_FOLDER s3://BUCKET/KEY|wg://HOST:PORT [options]
        raptor VERB [options]
+       raptor --version
 
 Small files into S3 in one round trip, over lossy links too.
 
@@ -58,14 +60,24 @@ verbs:
 {verbs}
 `raptor VERB --help` tells more; `raptor send --help` lists the options for sending.
 
-The same settings make `aws s3 cp --transport raptor` and boto3 fast: see docs/cli.md.
+The same settings make `aws s3 cp --transport raptor` and boto3 fast: see docs/cli.md,
+https://github.com/raptor-s3/raptor-s3/blob/main/docs/cli.md
 Exit codes: 0 all confirmed, 1 some failed, 2 wrong usage or settings.
 """
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, verb: str, **kwargs: Any) -> None:
+        super().__init__(
+            prog="raptor" if verb == "send" else f"raptor {verb}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **kwargs,
+        )
+        self._verb = verb
+
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}\nTry: {self.prog} --help", file=sys.stderr)
+        print(f"{self.prog}: {message}\nTry: raptor {self._verb} --help", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
 
 
@@ -136,11 +148,9 @@ def _run(arguments: list[str]) -> int:
         return _run_gateway(arguments)
     verb = load_verb(name)
     parser = _Parser(
-        prog="raptor" if name == "send" else f"raptor {name}",
+        name,
         description="\n".join(textwrap.wrap(verb.opening, width=min(shutil.get_terminal_size().columns, 100))),
         epilog=epilog(verb, "raptor"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_options(parser, verb.options)
     args = parser.parse_args(arguments)
@@ -158,7 +168,7 @@ def _run(arguments: list[str]) -> int:
 def _run_gateway(arguments: list[str]) -> int:
     from raptor_s3.gateway import command
 
-    parser = _Parser(prog="raptor gateway", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = _Parser("gateway")
     command.add_arguments(parser)
     args = parser.parse_args(arguments)
     try:

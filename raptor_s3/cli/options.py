@@ -27,7 +27,8 @@ class UsageError(Exception):
 class Option:
     """One option (`--name VALUE`), switch (`--name`) or positional argument.
 
-    `parse` turns the text into the value and raises ValueError with a message for the user.
+    `parse` turns the text into the value and raises ValueError with a message for the user, which quotes the text unless it may
+    be a secret.
     """
 
     name: str
@@ -97,7 +98,7 @@ def parse_values(options: Sequence[Option], values: Mapping[str, Any]) -> argpar
             try:
                 value = option.parse(value)
             except ValueError as error:
-                raise UsageError(f"--{option.name} {value}: {error}") from None
+                raise UsageError(f"--{option.name}: {error}") from None
         setattr(namespace, option.attribute, value)
     return namespace
 
@@ -113,24 +114,10 @@ def epilog(verb: Verb, program: str) -> str:
 
 
 def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError("must be 1 or more")
-    return value
-
-
-def positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError("must be a number above 0")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError("must be 0 or more")
-    return value
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and int(digits)):
+        raise ValueError(f"expected a whole number, 1 or more, got {text!r}")
+    return int(digits)
 
 
 def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -142,6 +129,6 @@ def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
         try:
             return parse(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse_text

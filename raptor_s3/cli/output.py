@@ -13,8 +13,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from raptor_s3 import errors
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -85,20 +83,6 @@ def printable(text: str) -> str:
         character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
         for character in text
     )
-
-
-def explain(error: BaseException) -> str:
-    """What went wrong and what to do about it, in one line."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, errors.HandshakeTimeout):
-        return f"{text}. Is UDP to the endpoint open, is server_key its key, and does its operator know ours? Try: raptor ping"
-    if isinstance(error, errors.ConfirmationTimeout):
-        return f"{text}. The link or the receiver is too slow or silent. Try: raptor ping; a longer --timeout"
-    if isinstance(error, errors.TransferCancelled):
-        return (
-            f"{text}. Nothing confirmed it in time: the link is slow, or S3 does not answer the receiver. Try a longer --timeout"
-        )
-    return text
 
 
 def size(size_bytes: float) -> str:

@@ -11,19 +11,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
-from raptor_s3.cli.options import (
-    EXIT_FAILED,
-    EXIT_OK,
-    JSON,
-    PROFILE,
-    Option,
-    Verb,
-    non_negative_float,
-    positive_float,
-    positive_int,
-)
+from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, Verb, positive_int
 from raptor_s3.cli.output import count, percent, seconds
+from raptor_s3.cli.profile import load_profile
 from raptor_s3.errors import ConfirmationTimeout, HandshakeTimeout
+from raptor_s3.routing.parsers import parse_duration, parse_pause
 
 if TYPE_CHECKING:
     import argparse
@@ -68,7 +60,6 @@ class Summary:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    from raptor_s3.cli.status import load_profile
     from raptor_s3.routing.endpoint import breaker_for
 
     config, _ = load_profile(args.profile)
@@ -138,8 +129,8 @@ VERB = Verb(
     ),
     options=(
         Option("count", "How many (default: 5).", "N", 5, parse=positive_int),
-        Option("interval", "Seconds from one to the next (default: 0.2).", "SECONDS", 0.2, parse=non_negative_float),
-        Option("timeout", "Seconds to wait for each answer (default: 3).", "SECONDS", 3.0, parse=positive_float),
+        Option("interval", "Time from one to the next, in seconds or as 50ms (default: 0.2).", "TIME", 0.2, parse=parse_pause),
+        Option("timeout", "How long to wait for each answer, such as 3s (the default).", "TIME", 3.0, parse=parse_duration),
         PROFILE,
         JSON,
     ),

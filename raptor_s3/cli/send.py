@@ -9,26 +9,20 @@ Invariant: of file content a Window and one more file are in memory, and exit co
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 from raptor_s3.cli.destination import Bucket, Receiver, Upload, list_uploads, parse_destination, timestamp_prefix
-from raptor_s3.cli.options import (
-    EXIT_FAILED,
-    EXIT_OK,
-    JSON,
-    PROFILE,
-    Option,
-    UsageError,
-    Verb,
-    non_negative_float,
-    positive_float,
-)
+from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, UsageError, Verb
+from raptor_s3.cli.profile import no_endpoint
 from raptor_s3.cli.window import SLOW_LINK_BPS
 from raptor_s3.errors import ConfigError
+from raptor_s3.routing.parsers import parse_duration, parse_pause
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
     from concurrent.futures import Future
 
     from raptor_s3.cli.output import Output
@@ -102,7 +96,7 @@ class Sender:
 def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> RaptorConfig:
     """The settings for this destination: the profile's for S3, the command line's and the environment's for a receiver.
 
-    A receiver that is the profile's own endpoint also gets the profile's keys. Raises ConfigError.
+    A receiver that is the profile's own endpoint also gets the profile's keys. Raises ConfigError and UsageError.
     """
     from raptor_s3.routing.config import RaptorConfig
     from raptor_s3.routing.profile import read_profile
@@ -112,21 +106,41 @@ def load_config(args: argparse.Namespace, destination: Bucket | Receiver) -> Rap
     given |= {"overhead": args.overhead, "rate_mbps": args.rate_mbps, "code": args.code}
     overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if isinstance(destination, Bucket):
-        config = RaptorConfig.load(profile.scoped_config, overrides=overrides, source=profile.source, services=profile.services)
-        if config.endpoint is None:
-            raise ConfigError(
-                "no endpoint is set: run raptor configure, or name one: raptor FILE wg://HOST:PORT",
-                source=profile.source,
-                key="endpoint",
+        with _blaming_options():
+            config = RaptorConfig.load(
+                profile.scoped_config, overrides=overrides, source=profile.source, services=profile.services
             )
+        if config.endpoint is None:
+            raise no_endpoint(profile, instead=", or name a receiver: raptor FILE wg://HOST:PORT")
         return config
     section = profile.scoped_config.get("raptor")
-    is_own = isinstance(section, dict) and section.get("endpoint") == destination.url
+    own = section.get("endpoint", "") if isinstance(section, dict) else ""
     overrides["endpoint"] = destination.url
     overrides.setdefault("code", "published")
     if not destination.is_encrypted:
         overrides["allow_plaintext"] = True  # the destination was named, and says what it is
-    return RaptorConfig.load({"raptor": section} if is_own else {}, overrides=overrides, source=profile.source)
+    if own == destination.url:
+        with _blaming_options():
+            return RaptorConfig.load({"raptor": section}, overrides=overrides, source=profile.source)
+    with _blaming_options(f". Keys in {profile.source} are for {own} only" if own else ""):
+        return RaptorConfig.load({}, overrides=overrides, source="")
+
+
+@contextlib.contextmanager
+def _blaming_options(remark: str = "") -> Iterator[None]:
+    """A ConfigError of an option's value, or of what has no source at all, as a UsageError that names the option."""
+    from raptor_s3.routing.config import KEYWORDS_SOURCE
+
+    try:
+        yield
+    except ConfigError as error:
+        option = "DESTINATION" if error.key == "endpoint" else f"--{error.key.replace('_', '-')}"
+        if error.source == KEYWORDS_SOURCE:
+            raise UsageError(f"{option}: {error.message}") from None
+        if error.key and not error.source:
+            variable = f"RAPTOR_{error.key.upper()}"
+            raise UsageError(f"{option} (or {variable}) is {error.message}{remark}") from None
+        raise
 
 
 def confirmation(text: str) -> str:
@@ -134,7 +148,7 @@ def confirmation(text: str) -> str:
     names = [name.strip().lower() for name in text.replace(",", "|").split("|")]
     for name in names:
         if name not in CONFIRMATIONS:
-            raise ValueError(f"name one of {', '.join(CONFIRMATIONS)}")
+            raise ValueError(f"expected one of {', '.join(CONFIRMATIONS)}, got {text!r}")
     return min(("packets" if name == "any" else name for name in names), key=CONFIRMATIONS.index)
 
 
@@ -142,7 +156,7 @@ def metadata(text: str) -> dict[str, str]:
     """`{"a": "1", "b": "2"}` from `a=1,b=2`, as `aws s3 cp --metadata` takes it."""
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and separator for name, separator, _ in pairs):
-        raise ValueError("write NAME=VALUE,NAME=VALUE")
+        raise ValueError(f"expected NAME=VALUE,NAME=VALUE, got {text!r}")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -183,23 +197,24 @@ VERB = Verb(
         Option("client-key", "The private key itself. Others can see it: prefer the file, or RAPTOR_CLIENT_KEY.", "BASE64"),
         Option(
             "confirm",
-            "Wait for none, any, packets, block or file (the object is in S3). Default: file, or any for wg://.",
+            "Wait for none, any, packets, block or file (the object is in S3). Default: any for wg://, for s3:// the setting "
+            "confirm (file).",
             "WHAT",
             parse=confirmation,
         ),
         Option(
             "timeout",
-            "Seconds that a file may take, beside 8 s for each MB that goes before it.",
-            "SECONDS",
-            parse=positive_float,
+            "How long a file may take, such as 30s, beside 8 s for each MB that goes before it.",
+            "TIME",
+            parse=parse_duration,
         ),
         Option("overhead", "Fraction of repair symbols in the first flight, such as 0.05; else by measured loss.", "NUMBER"),
         Option("rate-mbps", "Never send faster than this; else start at 10 and follow the link.", "NUMBER"),
         Option(
             "block-timeout",
             "0: do not wait for confirmations. Other values: accepted; repair is timed by the measured round trip.",
-            "SECONDS",
-            parse=non_negative_float,
+            "TIME",
+            parse=parse_pause,
         ),
         Option(
             "no-prefix",

@@ -17,8 +17,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from raptor_s3.cli.options import EXIT_FAILED, EXIT_OK, JSON, PROFILE, Option, Verb, positive_int
+from raptor_s3.cli.profile import load_profile
 from raptor_s3.cli.status_text import Status, has_failed, lines
-from raptor_s3.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -43,18 +43,6 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return EXIT_FAILED if status.breaker_open_s else EXIT_OK
 
 
-def load_profile(name: str | None) -> tuple[RaptorConfig, str]:
-    """The settings of a profile that has an endpoint, and its name. Raises ConfigError."""
-    from raptor_s3.routing.config import RaptorConfig
-    from raptor_s3.routing.profile import read_profile
-
-    profile = read_profile(name=name)
-    config = RaptorConfig.load(profile.scoped_config, source=profile.source, services=profile.services)
-    if config.endpoint is None:
-        raise ConfigError("no endpoint is set: run raptor configure", source=profile.source, key="endpoint")
-    return config, profile.name
-
-
 def gather(config: RaptorConfig, profile: str, *, last: int, now: float) -> Status:
     """Read the runtime directory. Raises ConfigError when others can read it."""
     from raptor_s3.routing import endpoint
@@ -74,6 +62,7 @@ def gather(config: RaptorConfig, profile: str, *, last: int, now: float) -> Stat
         profile=profile,
         runtime_dir=None if directory is None else str(directory),
         endpoint=config.endpoint or "",
+        transport=config.transport,
         buckets=config.buckets,
         handshake_age_s=age_s,
         handshake_valid_s=valid_s,

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raptor_s3.cli.output import printable
-from raptor_s3.cli.status_text import facts, mix, row, sparkline
+from raptor_s3.cli.status_text import SCOPE, facts, mix, row, sparkline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +34,8 @@ def draw(status: Status, console: Console, *, now: float) -> None:
         if label == "round trip" and len(rtts) > 1:
             text.append(f"  {sparkline(rtts)}", style="cyan")
         grid.add_row(label, text)
-    console.print(
-        Panel(grid, title=f"raptor: {'avoided' if status.breaker_open_s else 'ready'}", title_align="left", expand=False)
-    )
+    state = "switched off" if status.is_switched_off else "avoided" if status.breaker_open_s else "ready"
+    console.print(Panel(grid, title=f"raptor: {state}", title_align="left", expand=False))
     if not status.puts:
         console.print("no puts yet")
         return
@@ -61,4 +60,4 @@ def _route_bar(status: Status) -> Text:
         share = status.routes.get(route, 0) / total
         width = max(round(share * _WIDTH), 1) if share else 0
         bar.append("█" * width, style=_COLORS[route])
-    return bar.append(f"  {mix(status)}")
+    return bar.append(f"  last puts: {mix(status)}, {SCOPE}")

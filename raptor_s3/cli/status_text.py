@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from raptor_s3.routing.journal import PutRecord
 
 BARS = "▁▂▃▄▅▆▇█"
+SCOPE = "of all profiles and endpoints"
+"""What the journal covers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,13 @@ class Status:
     profile: str
     runtime_dir: str | None  # None: there can't be one
     endpoint: str
+    transport: str
     buckets: tuple[str, ...]
     handshake_age_s: float | None
     handshake_valid_s: float | None
     rtt_s: float | None
     loss: float | None  # a share, measured
-    datagrams: int  # sent by the puts in the journal
+    datagrams: int  # sent by the puts in the journal, which is that of all endpoints
     rate_mbps: float | None
     breaker_failures: int
     breaker_open_s: float  # 0: closed
@@ -39,13 +42,18 @@ class Status:
     https_reasons: dict[str, int]
     puts: list[PutRecord]  # the latest last
 
+    @property
+    def is_switched_off(self) -> bool:
+        """For boto3 and the AWS CLI."""
+        return self.transport == "https"
+
 
 def lines(status: Status, *, now: float) -> list[str]:
     """The status as plain text."""
     text = [f"{label + ':':<12} {value}" for label, value in facts(status, now=now)]
     if not status.puts:
         return [*text, "", "no puts yet"]
-    text += ["", f"last puts ({mix(status)}):"]
+    text += ["", f"last puts ({mix(status)}), {SCOPE}:"]
     for put in status.puts:
         text.append(f"  {' | '.join(row(put, now)).rstrip(' |')}")
     return text
@@ -62,9 +70,15 @@ def facts(status: Status, *, now: float) -> list[tuple[str, str]]:
     if status.loss is not None:
         loss = percent(status.loss)
     else:
-        loss = f"none seen in {count(status.datagrams, 'datagram')}" if status.datagrams else "not measured yet"
+        sent = f"none seen in {count(status.datagrams, 'datagram')} of the last puts"
+        loss = sent if status.datagrams else "not measured yet"
     return [
         ("endpoint", f"{status.endpoint} (profile {status.profile})"),
+        *(
+            [("transport", "https: puts of boto3 and the AWS CLI don't take the fast path, and are not listed")]
+            if status.is_switched_off
+            else []
+        ),
         ("buckets", ", ".join(status.buckets) or "none: set raptor.buckets, or boto3 and the AWS CLI stay with HTTPS"),
         ("session", session),
         ("round trip", "not measured yet" if status.rtt_s is None else seconds(status.rtt_s)),
@@ -83,11 +97,13 @@ def row(put: PutRecord, now: float) -> tuple[str, str, str, str, str, str]:
 
 def _breaker(status: Status, now: float) -> str:
     if not status.breaker_failures:
-        return "closed: puts take the fast path"
-    if status.breaker_is_probing:
-        return f"one put is trying again, the others use HTTPS; before that: {status.breaker_reason}"
+        return "closed" if status.is_switched_off else "closed: puts take the fast path"
     when = f" {age(now - status.breaker_failed_at)} ago" if status.breaker_failed_at else ""
     failed = f"Failed{when}: {status.breaker_reason}"
+    if status.is_switched_off:
+        return failed
+    if status.breaker_is_probing:
+        return f"one put is trying again, the others use HTTPS; before that: {status.breaker_reason}"
     if status.breaker_open_s:
         return f"open, HTTPS for {age(status.breaker_open_s)} more. {failed}"
     return f"the next put tries the fast path again. {failed}"

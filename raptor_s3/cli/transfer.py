@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from raptor_s3.cli.aftermath import Departure
-from raptor_s3.cli.output import explain
 from raptor_s3.cli.window import Window, small
 from raptor_s3.errors import ConfigError, HandshakeTimeout, RaptorError, TransferCancelled, TransferRejected
 
@@ -71,7 +70,7 @@ class Transfer:
             while self._nobody is None and not window.has_room(len(body)):
                 self._turn()
             if self._nobody is not None:
-                self._report.fail(upload, len(body), explain(self._nobody))
+                self._report.fail(upload, len(body), self._aftermath.explain(self._nobody))
                 continue
             wait_s = window.enter(number, len(body))
             sent = Departure(upload, len(body), time.time(), time.perf_counter())

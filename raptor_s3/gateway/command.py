@@ -51,7 +51,8 @@ example:
   raptor gateway --listen 0.0.0.0:51820 --private-key-file gateway.key --peers-file peers.json
 
 AWS credentials come from where boto3 finds them; a device needs none. What a peer is not allowed, it may not do.
-SIGHUP reads the peers file again; SIGTERM finishes the writes at hand and exits 0. More: docs/gateway.md
+SIGHUP reads the peers file again; SIGTERM finishes the writes at hand and exits 0.
+More: docs/gateway.md, https://github.com/raptor-s3/raptor-s3/blob/main/docs/gateway.md
 """
 
 
@@ -65,13 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net.add_argument(
         "--listen",
         action="append",
-        metavar="HOST:PORT",
-        help=f"UDP address; may be given several times; port 0: any (default: 0.0.0.0:{DEFAULT_PORT})",
+        metavar="[wg://|udp://]HOST:PORT",
+        help="UDP address, with wg:// (WireGuard) or udp:// (not encrypted; needs --plaintext) in front; without either it is "
+        f"wg://, with --plaintext udp://; may be given several times; port 0: any (default: 0.0.0.0:{DEFAULT_PORT})",
     )
     net.add_argument("--private-key-file", type=Path, metavar="FILE", help="the gateway's WireGuard key; 0600 or refused")
     net.add_argument("--peers-file", type=Path, metavar="FILE", help="JSON: public keys, and what each may write")
     net.add_argument("--plaintext", action="store_true",
-                     help="listen without encryption (udp://), for tests and closed networks only")  # fmt: skip
+                     help="allow udp://, without encryption, for tests and closed networks only; a --listen without a scheme "
+                          "is then udp://")  # fmt: skip
 
     out = parser.add_argument_group("where objects go")
     way = out.add_mutually_exclusive_group()
@@ -110,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stats-interval",
         type=options.parse_seconds,
         default=60.0,
-        metavar="S",
-        help="log the counters this often (default: 60s)",
+        metavar="TIME",
+        help="log the counters this often, such as 30s or 5m (default: 60s)",
     )
     watch.add_argument("--ready-file", type=Path, metavar="FILE", help="write the bound address here, as JSON, when listening")
     watch.add_argument("--verbose", action="store_true", help="log every refusal and retry")  # fmt: skip

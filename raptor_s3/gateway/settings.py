@@ -25,6 +25,7 @@ MIN_MEMORY: Final = 16 << 20
 _MAX_OBJECT: Final = 64 << 20
 _TOMBSTONE_BYTES: Final = 704
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_TIME_UNITS: Final = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,10 @@ def parse_size(text: str) -> int:
 
 def parse_seconds(text: str) -> float:
     """Seconds, above zero. Raises ArgumentTypeError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|)", text.strip().lower())
-    value = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0.0
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|m|)", text.strip().lower())
+    value = float(match[1]) * _TIME_UNITS[match[2]] if match else 0.0
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a time above zero such as 5s or 50ms, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a time above zero such as 5s, 50ms or 1m, got {text!r}")
     return value
 
 
@@ -140,7 +141,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
             "--private-key-file is missing: make a key with `raptor keygen FILE` and tell the devices its public key"
         )
     if (is_tunnelled or not is_forwarding) and args.peers_file is None:
-        raise ConfigError("--peers-file is missing: without it nobody may write anything; see docs/gateway.md for its form")
+        raise ConfigError("--peers-file is missing: without it nobody may write anything; an example: raptor gateway --help")
     if args.replies_queue and not is_forwarding:
         raise ConfigError("--replies-queue goes with --forward-lambda or --forward-sqs: a sink answers by itself")
     if args.forward_sqs and not args.replies_queue:

@@ -35,7 +35,7 @@ logger = logging.getLogger("raptor_s3.routing")
 SECTION: Final = "raptor"
 ENVIRONMENT_PREFIX: Final = "RAPTOR_"
 DEFAULT_THRESHOLD: Final = 256 * 1024
-_KEYWORDS: Final = "keyword of RaptorConfig"
+KEYWORDS_SOURCE: Final = "keyword of RaptorConfig"
 
 
 class Keywords(TypedDict, total=False):
@@ -131,7 +131,7 @@ class RaptorConfig:
 
     def __init__(self, **keywords: Unpack[Keywords]) -> None:
         layer = dict(keywords)
-        self._assign(_validated(layer, lambda key: _KEYWORDS))
+        self._assign(_validated(layer, lambda key: KEYWORDS_SOURCE))
         vars(self).update(given=layer)
 
     @classmethod
@@ -161,7 +161,7 @@ class RaptorConfig:
         layers: tuple[tuple[Mapping[str, Any], Callable[[str], str]], ...] = (
             (section, lambda key: source),
             (in_environment, lambda key: f"environment variable {_variable(key)}:"),
-            (keywords, lambda key: _KEYWORDS),
+            (keywords, lambda key: KEYWORDS_SOURCE),
         )
         values: dict[str, Any] = {}
         origin: dict[str, str] = {}
@@ -185,11 +185,14 @@ class RaptorConfig:
         return self.endpoint is not None and self.transport != "https"
 
     def prepare_runtime_dir(self) -> Path | None:
-        """The runtime directory, made if need be; None when there can't be one. Raises ConfigError when others can read it."""
+        """The runtime directory, made if need be; None without an endpoint, or when there can't be one.
+
+        Raises ConfigError when others can read it.
+        """
         from raptor_s3.net import runtime_dir
 
         directory = str(self.runtime_dir) if self.runtime_dir else runtime_dir.default_runtime_dir()
-        if not self.is_configured or directory is None:
+        if self.endpoint is None or directory is None:
             return None
         try:
             runtime_dir.prepare_runtime_dir(directory)
@@ -245,7 +248,8 @@ class RaptorConfig:
             path = getattr(self, f"{name}_file")
             if path is not None:
                 try:
-                    vars(self)[name] = parsers.read_key_file(path)
+                    remedy = f"make one: raptor keygen {path}" if name == "client_key" else ""
+                    vars(self)[name] = parsers.read_key_file(path, if_missing=remedy)
                 except ValueError as error:
                     raise fail(f"{name}_file", str(error)) from None
         if self.endpoint is None:

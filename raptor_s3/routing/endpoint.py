@@ -61,7 +61,8 @@ def breaker_for(config: RaptorConfig) -> Breaker:
 def fast_path_for(config: RaptorConfig) -> FastPath:
     """Everything real behind a client's puts. The engine is made at the first of them. Raises ConfigError."""
     engine = _engine_factory(config)
-    return FastPath(config, engine, breaker_for(config), lambda: link_estimate(engine()))
+    breaker = breaker_for(config) if config.is_configured else Breaker(None)
+    return FastPath(config, engine, breaker, lambda: link_estimate(engine()))
 
 
 def link_estimate(engine: Engine) -> LinkEstimate | None:

@@ -62,13 +62,17 @@ def parse_size(value: object) -> int:
 
 def parse_duration(value: object) -> float:
     """Seconds, above zero: `5`, `5s`, `750ms`."""
-    number = math.nan
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-    elif isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|)", value.strip().lower())):
-        number = float(match[1]) * _TIME_UNITS[match[2]]
+    number = _seconds(value)
     if not 0 < number < math.inf:
         raise ValueError(f"expected a time above zero such as 5s or 750ms, got {value!r}")
+    return number
+
+
+def parse_pause(value: object) -> float:
+    """The same, but zero is legal."""
+    number = _seconds(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"expected a time such as 5s or 750ms, or 0, got {value!r}")
     return number
 
 
@@ -145,14 +149,16 @@ def parse_path(value: object) -> Path:
     return Path(os.path.expandvars(os.fspath(value))).expanduser()
 
 
-def read_key_file(path: Path) -> bytes:
-    """The base64 key in `path`. ValueError when it is missing, holds no key, or when anybody but its owner can read it."""
+def read_key_file(path: Path, *, if_missing: str = "") -> bytes:
+    """The base64 key in `path`. ValueError when it holds no key, when anybody but its owner can read it, or when it does not
+    exist: `if_missing` says what to do then."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             content = file.read(1024)
     except OSError as error:
-        raise ValueError(f"can't read key file {path}: {error.strerror}") from None
+        hint = f"; {if_missing}" if if_missing and isinstance(error, FileNotFoundError) else ""
+        raise ValueError(f"can't read key file {path.absolute()}: {error.strerror}{hint}") from None
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"key file {path} is not a regular file")
     if os.name == "posix":
@@ -194,3 +200,11 @@ def parse_http_url(value: object) -> str:
 def partition_of(region: str) -> str:
     """The AWS partition of a region: bucket names are unique within one only (AWS General Reference, ARNs)."""
     return next((name for prefix, name in _PARTITIONS if region.startswith(prefix)), "aws")
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    text = value.strip().lower() if isinstance(value, str) else ""
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|m|)", text)
+    return math.nan if match is None else float(match[1]) * _TIME_UNITS[match[2]]

@@ -29,6 +29,14 @@ class Profile(NamedTuple):
     source: str  # file and section, for messages
     scoped_config: Mapping[str, Any]
     services: Mapping[str, Any]  # `[services NAME]` sections by name
+    file: str  # as the user calls it
+    profiles: frozenset[str]  # all that the file has
+    sections: frozenset[str]  # the same, by what stands in the brackets
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return _path(self.file)
 
 
 def read_profile(environ: Mapping[str, str] | None = None, name: str | None = None) -> Profile:
@@ -38,7 +46,8 @@ def read_profile(environ: Mapping[str, str] | None = None, name: str | None = No
     shown = environ.get("AWS_CONFIG_FILE") or DEFAULT_CONFIG_FILE
     profiles: dict[str, Mapping[str, Any]] = {}
     services: dict[str, Mapping[str, Any]] = {}
-    for section, values in _read_sections(shown).items():
+    sections = _read_sections(shown)
+    for section, values in sections.items():
         kind, _, rest = section.partition(" ")
         try:
             words = shlex.split(rest)
@@ -48,7 +57,7 @@ def read_profile(environ: Mapping[str, str] | None = None, name: str | None = No
             profiles["default"] = values
         elif len(words) == 1 and kind in ("profile", "services"):
             (profiles if kind == "profile" else services)[words[0]] = values
-    return Profile(name, describe(shown, name), profiles.get(name, {}), services)
+    return Profile(name, describe(shown, name), profiles.get(name, {}), services, shown, frozenset(profiles), frozenset(sections))
 
 
 def describe(config_file: str, profile: str) -> str:
@@ -57,7 +66,7 @@ def describe(config_file: str, profile: str) -> str:
 
 
 def _read_sections(shown: str) -> dict[str, dict[str, Any]]:
-    path = Path(os.path.expandvars(shown)).expanduser()
+    path = _path(shown)
     if not path.is_file():
         return {}
     parser = configparser.RawConfigParser()
@@ -69,6 +78,10 @@ def _read_sections(shown: str) -> dict[str, dict[str, Any]]:
         }
     except (configparser.Error, UnicodeDecodeError, OSError, ValueError) as error:
         raise ConfigError(f"can't be read: {error}", source=shown) from None
+
+
+def _path(shown: str) -> Path:
+    return Path(os.path.expandvars(shown)).expanduser()
 
 
 def _nested(value: str) -> Any:

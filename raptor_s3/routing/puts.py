@@ -233,7 +233,7 @@ def _real_fast_path(config: RaptorConfig) -> FastPath:
 def _real_journal(config: RaptorConfig) -> Journal | None:
     from raptor_s3.routing.endpoint import journal_for
 
-    return journal_for(config)
+    return journal_for(config) if config.is_configured else None
 
 
 _making = threading.RLock()

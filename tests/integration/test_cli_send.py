@@ -136,7 +136,11 @@ def test_without_recursive_subfolders_stay(raptor, local):
     (raptor.home / "tree" / "sub").mkdir(parents=True)
     (raptor.home / "tree" / "a").write_bytes(b"a")
     (raptor.home / "tree" / "sub" / "b").write_bytes(b"b")
-    assert raptor.run("tree", "s3://data/flat").returncode == 0
+    result = raptor.run("tree", "s3://data/flat")
+    assert (result.returncode, result.stderr) == (
+        0,
+        b"raptor: warning: 1 folder in tree left out; to send subfolders, too: --recursive\n",
+    )
     assert keys(local, "flat/") == {"flat/a"}
 
 
@@ -306,7 +310,7 @@ def test_what_sends_and_pings_find_counts_for_everybody(raptor):
 
 def open_breaker(raptor):
     script = (
-        "import time; from raptor_s3.cli.status import load_profile; from raptor_s3.routing.endpoint import breaker_for;"
+        "import time; from raptor_s3.cli.profile import load_profile; from raptor_s3.routing.endpoint import breaker_for;"
         "breaker_for(load_profile(None)[0]).failed('a test', time.time())"
     )
     subprocess.run([sys.executable, "-c", script], env=raptor.environment, check=True, capture_output=True)

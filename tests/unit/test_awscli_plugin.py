@@ -68,6 +68,7 @@ def test_the_option_is_on_cp_mv_and_sync_alone_and_the_base_classes_stay_clean(h
             "with": [name for name, command in table.items() if 'transport' in command.arg_table],
             "order": list(table) == [entry['name'] for entry in S3.SUBCOMMANDS],
             "leaked": 'transport' in shared,
+            "help": table['cp'].arg_table['transport'].documentation,
             "global": list(driver._get_argument_table()),
             "ours": {name: list(command.arg_table)
                      for name, command in driver._get_command_table()['raptor'].subcommand_table.items()},
@@ -77,6 +78,7 @@ def test_the_option_is_on_cp_mv_and_sync_alone_and_the_base_classes_stay_clean(h
     assert found["with"] == ["cp", "mv", "sync"]
     assert found["order"]
     assert not found["leaked"]
+    assert "Default: the profile's setting ``raptor.transport``" in found["help"]
     assert list(found["ours"]) == ["configure", "keygen", "status", "ping"]
     for name in [option for options in found["ours"].values() for option in options] + ["transport"]:
         taken = [global_name for global_name in found["global"] if global_name.startswith(name)]

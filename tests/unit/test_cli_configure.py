@@ -96,7 +96,28 @@ def test_bad_settings_are_named_and_nothing_is_written(
 def test_a_failed_test_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["configure", "wg://127.0.0.1:1", "--server-key", SERVER_KEY]) == 1
     assert not (home / ".aws/config").exists()
-    assert "nothing was written" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is the port in the URL right?" in error
+    assert "nothing was written. To write the settings before the gateway's operator has let this device in: --skip-test" in error
+    assert "raptor ping" not in error  # which would find no settings
+
+
+def test_a_key_file_is_found_from_every_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    arguments = ["configure", "wg://gw:1", "--server-key", SERVER_KEY, "--skip-test", "--client-key-file"]
+    assert main([*arguments, "device.key"]) == 0
+    monkeypatch.chdir("/")
+    assert configured("default").client_key_file == home / "device.key"
+    assert main([*arguments, "~/device.key"]) == 0
+    assert "client_key_file = ~/device.key\n" in (home / ".aws/config").read_text()
+
+
+def test_a_key_file_that_can_not_be_used_is_the_options_fault(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "open.key").write_text(f"{SERVER_KEY}\n")
+    (home / "open.key").chmod(0o644)
+    arguments = ["--server-key", SERVER_KEY, "--skip-test", "--client-key-file", str(home / "open.key")]
+    assert main(["configure", "wg://gw:1", *arguments]) == 2
+    assert f"raptor: --client-key-file: key file {home}/open.key can be read by others" in capsys.readouterr().err
 
 
 def test_the_questions_on_a_terminal(home: Path) -> None:
@@ -108,6 +129,16 @@ def test_the_questions_on_a_terminal(home: Path) -> None:
     assert config.endpoint == "wg://gw.example.com:51820"
     assert config.buckets == ("telemetry-*",)
     assert config.client_key_file == home / ".aws/raptor.key"
+
+
+def test_a_wrong_answer_is_asked_for_again(home: Path) -> None:
+    (home / "no.key").touch(0o600)
+    answers = ["wg://gw.example.com:51820", SERVER_KEY, "~/no.key", "", "y", "", "a-*", "lots", "1MB"]
+    transcript, code = on_a_terminal(["configure", "--skip-test"], answers, home)
+    assert code == 0, transcript
+    assert "no.key does not hold a WireGuard key" in transcript
+    assert "expected a size such as 256KB, got 'lots'" in transcript
+    assert configured("default").threshold_bytes == 1 << 20
 
 
 def test_the_plugin_line_stands_before_the_path_of_v2() -> None:

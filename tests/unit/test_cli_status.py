@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from raptor_s3.cli.main import main
-from raptor_s3.cli.status import gather, load_profile
+from raptor_s3.cli.profile import load_profile
+from raptor_s3.cli.status import gather
 from raptor_s3.cli.status_text import lines, row
 from raptor_s3.routing.breaker import Breaker
 from raptor_s3.routing.endpoint import LearnedRecord, breaker_for, directory_for, journal_for
@@ -70,7 +71,7 @@ def test_status_says_where_the_puts_went_and_why(home: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["status", "--last", "2"]) == 0
     text = capsys.readouterr().out
-    assert "last puts (3 by raptor, 1 by https):" in text
+    assert "last puts (3 by raptor, 1 by https), of all profiles and endpoints:" in text
     assert "s3://b/k2" in text
     assert "s3://b/k1" not in text
     assert "body 3 MB > threshold 256 KB" in text
@@ -108,10 +109,35 @@ def test_the_panel_shows_the_same_and_no_control_characters(home: Path, capsys: 
     draw(gather(config, profile, last=10, now=time.time()), console, now=time.time())
     text = console.export_text()
     assert "wg://127.0.0.1:9" in text
-    assert "3 by raptor, 1 by https" in text
+    assert "last puts: 3 by raptor, 1 by https, of all profiles and endpoints" in text
     assert "1 x HTTPS: body ... > threshold ..." in text
     assert "\\x1b" in text
     assert "\x1b" not in text
+
+
+def test_the_setting_https_is_said_and_hides_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from raptor_s3.cli.status_panel import draw
+
+    configure(home)
+    record_puts(home)
+    capsys.readouterr()
+    monkeypatch.setenv("RAPTOR_TRANSPORT", "https")
+    assert main(["status"]) == 0
+    text = capsys.readouterr().out
+    assert "transport:   https: puts of boto3 and the AWS CLI don't take the fast path, and are not listed\n" in text
+    assert "session:     none: the next put shakes hands first\n" in text
+    assert "breaker:     closed\n" in text
+    assert "s3://b/k2" in text
+    config, profile = load_profile(None)
+    breaker_for(config).failed("nobody answered", time.time())
+    assert fact("breaker", now=time.time() + 3600) == "Failed 60 min ago: nobody answered"
+    console = Console(file=io.StringIO(), width=120, record=True, force_terminal=False)
+    draw(gather(config, profile, last=10, now=time.time()), console, now=time.time())
+    assert "raptor: switched off" in console.export_text()
 
 
 def test_a_runtime_directory_that_others_can_read_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,8 +160,8 @@ def fact(label: str, *, now: float | None = None) -> str:
     [
         (None, 0, 0, "not measured yet"),
         (PRIOR_LOSS, 0, 0, "not measured yet"),
-        (PRIOR_LOSS, 7, 0, "none seen in 7 datagrams"),
-        (PRIOR_LOSS * 0.8, 25, 0, "none seen in 25 datagrams"),
+        (PRIOR_LOSS, 7, 0, "none seen in 7 datagrams of the last puts"),
+        (PRIOR_LOSS * 0.8, 25, 0, "none seen in 25 datagrams of the last puts"),
         (0.0098, 7, 2, "1.0%"),
         (0.0098, 2000, 0, "1.0%"),
         (0.05, 0, 0, "5.0%"),
@@ -209,4 +235,4 @@ def test_failures_are_counted(home: Path, capsys: pytest.CaptureFixture[str]) ->
     journal.record(PutRecord(time.time(), "b", "k", route="raptor", error="ConfirmationTimeout"))
     journal.flush()
     assert main(["status"]) == 0
-    assert "last puts (4 by raptor, 1 by https; 1 failed):" in capsys.readouterr().out
+    assert "last puts (4 by raptor, 1 by https; 1 failed), of all profiles and endpoints:" in capsys.readouterr().out

@@ -72,6 +72,14 @@ def handlers(client):
 
 
 class TestClient:
+    def test_transport_https_touches_no_runtime_directory(self, rig, profile, tmp_path, monkeypatch):
+        monkeypatch.setattr(plugin, "_MAKE_FAST_PATH", None)
+        (tmp_path / "run").mkdir(mode=0o755)  # refused, were it used
+        client = make_client()
+        raptor_s3.enable(client, transport="https")
+        assert put(client) == "https"
+        assert os.listdir(tmp_path / "run") == []
+
     def test_settings_are_those_of_the_clients_own_profile(self, rig, profile):
         client = make_client()
         activation = raptor_s3.enable(client, threshold="1KB")

@@ -153,8 +153,10 @@ class TestKeyFile:
             self.load(self.write(tmp_path, mode))
 
     def test_missing_and_malformed_files(self, tmp_path):
-        with pytest.raises(ConfigError, match="No such file"):
+        with pytest.raises(ConfigError, match=f"No such file or directory; make one: raptor keygen {tmp_path}/nothing$"):
             self.load(tmp_path / "nothing")
+        with pytest.raises(ConfigError, match=r"No such file or directory$"):  # a preshared key has two ends
+            load({"preshared_key_file": str(tmp_path / "nothing")})
         with pytest.raises(ConfigError, match="does not hold") as caught:
             self.load(self.write(tmp_path, 0o600, "c2VjcmV0"))
         assert "c2VjcmV0" not in str(caught.value)
