@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from raptor_s3.errors import ConfigError, SessionExpired
 from raptor_s3.net import session_file
-from raptor_s3.net.runtime_dir import LOCK_TIMEOUT_S, locked, open_private
+from raptor_s3.net.runtime_dir import LOCK_TIMEOUT_S, locked, open_private, read_private
 from raptor_s3.net.session_file import COUNTERS_OFFSET, Counters
 from raptor_s3.wireguard.constants import REJECT_AFTER_MESSAGES, WINDOW_SIZE
 from raptor_s3.wireguard.counters import Reservation
@@ -78,8 +78,8 @@ class CounterLease:
             if is_enough:
                 if self._locked_since is not None:
                     wait_s = 0.0
-                # Without the lock: what is damaged or missing here is looked at again with it.
-                counters = self._parse(session_file.read(self._paths[0]))
+                # Without the lock: what is damaged or missing here is looked at again with it. What is held is ours anywhere.
+                counters = self._parse(read_private(self._paths[0], session_file.SIZE))
                 if counters is not None and self._is_near(held, counters):
                     if held.end - held.next >= self._low:
                         return self._extend(held, now)

@@ -345,7 +345,7 @@ def _shared_counters(lease: CounterLease, held: Reservation) -> CounterRange:
 
 def _is_live(path: str) -> bool:
     try:
-        state = session_file.parse(session_file.read(path) or b"")
+        state = session_file.parse(read_private(path, session_file.SIZE) or b"")
     except ConfigError:
         return False
     return state is not None and clock.now() - state.created_at < REJECT_AFTER_TIME
