@@ -54,7 +54,7 @@ def _find_or_ask(question: tuple[str, int]) -> Future[list[Address]]:
             thread.start()
     except BaseException as error:
         if thread.ident is None:
-            no_thread = OSError(errno.EAGAIN, f"{question[0]} could not be looked up: {error!r}")
+            no_thread = socket.gaierror(socket.EAI_AGAIN, f"{question[0]} could not be looked up: {error!r}")
             _forget(question, own)
             _answer(own, no_thread)  # to those who have found it in the meantime
             if isinstance(error, RuntimeError):  # can't start new thread

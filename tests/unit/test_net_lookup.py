@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
@@ -48,7 +47,7 @@ def test_without_a_thread_a_name_is_asked_for_again(monkeypatch: pytest.MonkeyPa
         refuse(context, RuntimeError("can't start new thread"))
         with pytest.raises(OSError, match="can't start new thread") as raised:
             lookup.resolve(NAME, 51820, 1.0)
-    assert raised.value.errno == errno.EAGAIN
+    assert raised.value.errno == socket.EAI_AGAIN
     assert lookup.resolve(NAME, 51820, 1.0) == FOUND
 
 
@@ -102,7 +101,7 @@ def test_who_waits_for_a_question_that_nobody_asks_is_told(monkeypatch: pytest.M
     with pytest.raises(OSError, match="can't start new thread"):
         lookup.resolve(NAME, 51820, 1.0)
     follower.join(5.0)
-    assert told == [errno.EAGAIN]
+    assert told == [socket.EAI_AGAIN]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
