@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from raptor_s3.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 if sys.platform == "win32":  # pragma: no cover
     import msvcrt
@@ -97,13 +97,17 @@ def read_private(path: str, max_size: int) -> bytes | None:
         os.close(descriptor)
 
 
-def replace_private(path: str, content: bytes) -> None:
-    """Write the whole file or nothing. Raises OSError, e.g. when the disk is full; the old content is then still there."""
+def replace_private(path: str, content: bytes | Callable[[os.stat_result], bytes]) -> None:
+    """Write the whole file or nothing. Raises OSError, e.g. when the disk is full; the old content is then still there.
+
+    `content` may be made from the status of the file that will be at `path`.
+    """
     temporary = f"{path}.{os.getpid()}.{time.monotonic_ns():x}.tmp"
     descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         try:
-            if os.write(descriptor, content) != len(content):
+            octets = content if isinstance(content, bytes) else content(os.fstat(descriptor))
+            if os.write(descriptor, octets) != len(octets):
                 raise OSError(errno.ENOSPC, "short write", temporary)
         finally:
             os.close(descriptor)
@@ -115,30 +119,25 @@ def replace_private(path: str, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[int]:
+def locked(path: str, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[int]:
     """Hold the lock file at `path`; yields its descriptor (read and write).
 
-    Raises TimeoutError after LOCK_TIMEOUT_S, ConfigError, OSError.
+    Raises TimeoutError after `timeout_s`, ConfigError, OSError.
     """
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while True:
         descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
         try:
             _acquire(descriptor, deadline, path)
             # Someone may have cleaned the directory while we waited: a lock on an unlinked file excludes nobody.
             if _is_same_file(descriptor, path):
-                break
-            _release(descriptor)
-        except BaseException:
+                yield descriptor
+                return
+        finally:
+            # Explicitly: a child forked meanwhile holds a copy of the descriptor, and closing ours alone would leave it locked.
+            with contextlib.suppress(OSError):
+                _release(descriptor)
             os.close(descriptor)
-            raise
-        os.close(descriptor)
-    try:
-        yield descriptor
-    finally:
-        # Explicitly: a child forked meanwhile holds a copy of the descriptor, and closing ours alone would leave it locked.
-        _release(descriptor)
-        os.close(descriptor)
 
 
 def _acquire(descriptor: int, deadline: float, path: str) -> None:
@@ -155,7 +154,7 @@ def _acquire(descriptor: int, deadline: float, path: str) -> None:
             if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 raise
             if time.monotonic() >= deadline:
-                raise TimeoutError(f"{path} stayed locked for {LOCK_TIMEOUT_S} s") from None
+                raise TimeoutError(f"{path} stayed locked") from None
         time.sleep(_LOCK_POLL_S)
 
 

@@ -12,11 +12,12 @@
     store.forget(endpoint, session)                 the peer does not answer under these keys
     store.load_learned(endpoint), save_learned, update_learned      a JSON object: RTT, loss, rate, breaker
 
-Missing, expired, damaged and other versions' files mean None. A full or read-only disk, or a lock that can't be had,
+Missing, expired, damaged, copied and other versions' files mean None. A full or read-only disk, or a lock that can't be had,
 means working in memory, with one line in the log. Wrong permissions or owners are a ConfigError.
 
-Invariant: no counter is used twice under one key, in whatever order processes start, fork, race and die: counters are
-reserved in the file before they are used, and ranges that a fork has copied are revoked in the child.
+Invariant: no counter is used twice under one key, in whatever order processes start, fork, race, are interrupted and die:
+counters are reserved in the file before they are used, from before the moment that others may see it, and ranges that a fork
+has copied are revoked in the child.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ import struct
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from raptor_s3.errors import ConfigError
 from raptor_s3.net import clock, session_file
-from raptor_s3.net.counter_lease import LEASE_VALID_S, MIN_LEASE, CounterLease
+from raptor_s3.net.counter_lease import MIN_LEASE, CounterLease
 from raptor_s3.net.runtime_dir import (
     default_runtime_dir,
     locked,
@@ -40,12 +42,14 @@ from raptor_s3.net.runtime_dir import (
     replace_private,
 )
 from raptor_s3.wireguard.constants import REJECT_AFTER_TIME
-from raptor_s3.wireguard.counters import CounterRange
+from raptor_s3.wireguard.counters import CounterRange, Reservation
 from raptor_s3.wireguard.keys import key_to_base64
 from raptor_s3.wireguard.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from raptor_s3.wireguard.session import SessionState
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,8 @@ _LOCK_STATE: Final = struct.Struct("<dd")
 # Initiation timestamps are floats on the way: 1 us is more than their resolution until the year 2242.
 _TIMESTAMP_STEP_S: Final = 1e-6
 _ENDPOINT_ID = re.compile(r"[A-Za-z0-9._-]{1,200}\Z")
+
+_NOTHING_HELD: Final = Reservation(0, 0, 0.0)
 
 _live_counters: weakref.WeakSet[CounterRange] = weakref.WeakSet()
 
@@ -96,7 +102,7 @@ class SessionStore:
             return None
         path = self._path(endpoint, "session")
         try:
-            content = read_private(path, session_file.SIZE + 1)
+            content = session_file.read(path)
         except OSError as error:
             self._warn(error)
             return None
@@ -108,7 +114,7 @@ class SessionStore:
             self._remove(endpoint, content)
             return None
         lease = self._lease(endpoint, state.local_index, content)
-        session = Session.restore(state, _shared_counters(lease))
+        session = Session.restore(state, _shared_counters(lease, _NOTHING_HELD))
         lease.attach(session)
         return session
 
@@ -123,7 +129,7 @@ class SessionStore:
         """Share a session of ours with the other processes. False: it stays in memory (and can't survive a fork).
 
         Only for sessions made by a handshake of this process: others are in the store already. Raises ConfigError, and
-        ValueError for a responder's.
+        ValueError for a responder's. Interrupted, the session may be left without counters.
         """
         if not session.is_initiator:
             raise ValueError("only initiators' sessions are stored")
@@ -132,21 +138,33 @@ class SessionStore:
         _live_counters.add(session.counters)
         if self.directory is None or session.counters.is_revoked:
             return False
-        first = session.counters.next
-        path, lock_path = self._path(endpoint, "session"), self._path(endpoint, "lock")
-        state = session.export()._replace(created_at=session.created_at - now + clock.now(), next_counter=first + MIN_LEASE)
-        content = session_file.build(state)
+        private = session.counters
+
+        def share(status: os.stat_result) -> bytes:
+            first = private.next
+            state = session.export()._replace(created_at=session.created_at - now + clock.now(), next_counter=first + MIN_LEASE)
+            content = session_file.build(state, status)
+            lease = self._lease(endpoint, state.local_index, content)
+            lease.attach(session)
+            session.counters = _shared_counters(lease, lease.begin(first, now))
+            return content
+
         try:
-            with locked(lock_path) as lock:
+            with locked(self._path(endpoint, "lock")) as lock:
                 self._retire(endpoint)
-                replace_private(path, content)
-                _write_lock_state(lock, 0.0, _read_lock_state(lock)[1])
+                try:
+                    replace_private(self._path(endpoint, "session"), share)
+                except Exception:
+                    # An error may come late, and an interrupt at any time: only who sees that it is not there is alone with it.
+                    if not self._may_hold(endpoint, session.export()):
+                        session.counters = private
+                    raise
+                with contextlib.suppress(OSError):  # else the claim ends by itself
+                    _write_lock_state(lock, 0.0, _read_lock_state(lock)[1])
         except OSError as error:
             self._warn(error)
+        if not session.counters.is_shared:
             return False
-        lease = self._lease(endpoint, state.local_index, content)
-        lease.attach(session)
-        session.counters = _shared_counters(lease, first, first + MIN_LEASE, now + LEASE_VALID_S)
         self._sweep()
         return True
 
@@ -269,6 +287,17 @@ class SessionStore:
         paths = (self._path(endpoint, "session"), self._path(endpoint, f"{local_index:08x}.session"))
         return CounterLease(paths, self._path(endpoint, "lock"), content[: session_file.COUNTERS_OFFSET])
 
+    def _may_hold(self, endpoint: str, state: SessionState) -> bool:
+        """Whether the files hold this session, or that can't be told."""
+        for kind in ("session", f"{state.local_index:08x}.session"):
+            try:
+                content = read_private(self._path(endpoint, kind), session_file.SIZE + 1)
+            except (OSError, ConfigError):
+                return True
+            if content is not None and state.send_key in content:
+                return True
+        return False
+
     def _retire(self, endpoint: str) -> None:
         """Move the present session out of the way: processes in the middle of a transfer go on reserving from it."""
         path = self._path(endpoint, "session")
@@ -288,13 +317,18 @@ class SessionStore:
             self._warn(error)
 
     def _sweep(self) -> None:
-        """Remove keys that have expired: they must not lie about longer than they are good for."""
+        """Remove keys that have expired: they must not lie about longer than they are good for.
+
+        The wall clock may have jumped since a file was written (NTP), so what has not expired by the other one stays.
+        """
         if self.directory is None:
             return
         oldest = clock.wall_time() - 2 * REJECT_AFTER_TIME
         with contextlib.suppress(OSError), os.scandir(self.directory) as entries:
             for entry in entries:
-                if entry.name.endswith((".session", ".tmp")) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                if not entry.name.endswith((".session", ".tmp")) or entry.stat(follow_symlinks=False).st_mtime >= oldest:
+                    continue
+                if entry.name.endswith(".tmp") or not _is_live(entry.path):
                     os.unlink(entry.path)
 
     def _warn(self, error: OSError) -> None:
@@ -303,10 +337,18 @@ class SessionStore:
             logger.warning("%s: %s; going on in memory only", self.directory, error.strerror or error)
 
 
-def _shared_counters(lease: CounterLease, first: int = 0, end: int = 0, valid_until: float = 0.0) -> CounterRange:
-    counters = CounterRange(first, end, valid_until=valid_until, reserve=lease.reserve)
+def _shared_counters(lease: CounterLease, held: Reservation) -> CounterRange:
+    counters = CounterRange(held.next, held.end, valid_until=held.valid_until, reserve=lease.reserve)
     _live_counters.add(counters)
     return counters
+
+
+def _is_live(path: str) -> bool:
+    try:
+        state = session_file.parse(read_private(path, session_file.SIZE) or b"")
+    except ConfigError:
+        return False
+    return state is not None and clock.now() - state.created_at < REJECT_AFTER_TIME
 
 
 def _revoke_after_fork() -> None:

@@ -5,7 +5,7 @@ processes at once, so each takes its counters from ranges reserved ahead in the 
 8,128 wide, and a process that slept on its range while others sent would be refused: a range is therefore good only
 until `valid_until`, and then the store says whether it still is.
 
-Invariant: no counter is given out twice, by this or any other range of the same session.
+Invariant: no counter is given out twice, by this or any other range of the same session, wherever `take` is interrupted.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ class CounterRange:
         if first + count > self.end or now >= self._valid_until:
             if self._reserve is None:
                 raise SessionExpired("no counters left under these keys")
-            first, self.end, self._valid_until = self._reserve(Reservation(first, self.end, self._valid_until), count, now)
+            first, end, valid_until = self._reserve(Reservation(first, self.end, self._valid_until), count, now)
+            # In this order: what lies between the old range and the end of the new one may be others'.
+            self.next = first + count
+            self.end, self._valid_until = end, valid_until
+            return first
         self.next = first + count
         return first
 
@@ -71,5 +75,5 @@ class CounterRange:
 
     def revoke(self) -> None:
         """Give out nothing any more, e.g. in the child of a fork, whose parent goes on with the same range."""
-        self.end = self.next = REJECT_AFTER_MESSAGES
+        self.next = self.end = REJECT_AFTER_MESSAGES
         self._reserve = None

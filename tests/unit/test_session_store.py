@@ -350,15 +350,16 @@ def test_expired_sessions_are_removed(pair: Pair, directory: Path) -> None:
     expired = session_file.SessionState(
         state.local_index, state.remote_index, state.peer_key, state.send_key, state.receive_key, clock.now() - 180.0, True
     )
-    path.write_bytes(session_file.build(expired))
+    path.write_bytes(session_file.build(expired, path.stat()))
     assert SessionStore(directory).load(ENDPOINT, pair.clock) is None
     assert not path.exists(), "expired keys must not lie about"
 
 
 def test_keys_of_other_endpoints_are_swept(pair: Pair, directory: Path) -> None:
-    saved(pair, directory)
+    other = saved(pair, directory)
     old = directory / f"{ENDPOINT}.session"
     stale = old.rename(directory / "other.session")
+    stale.write_bytes(session_file.build(other.export()._replace(created_at=clock.now() - REJECT_AFTER_TIME), stale.stat()))
     unfinished = directory / "other.session.1.2.tmp"
     unfinished.touch(0o600)
     for path in (stale, unfinished):
@@ -379,7 +380,7 @@ def test_any_damage_means_no_session(pair: Pair, directory: Path) -> None:
         path.write_bytes(content)
         assert SessionStore(directory).load(ENDPOINT, pair.clock) is None
     pair.clock += LEASE_VALID_S
-    with pytest.raises(SessionExpired, match="gone or damaged"):
+    with pytest.raises(SessionExpired, match="replaced or damaged"):
         session.seal(b"x", pair.clock)
 
 
