@@ -2,8 +2,8 @@
 
 A blocking put needs no second thread. Whoever waits first is the *leader*: it polls the socket and runs the timers for all, and
 wakes the others (the *followers*) when their puts have ended. When its own put ends it hands over to a follower. Only
-`submit` keeps threads: the *pump*, which leads while nobody else does, and one that resolves futures, since their callbacks
-may do anything. All state is behind one lock, released while the leader waits.
+`submit` keeps threads: the *pump*, which leads while nobody else does, and one that resolves futures (net/future.py). All state
+is behind one lock, released while the leader waits.
 
 Invariants: while a put is under way somebody leads or has been told to; after a fork the child shares nothing with its parent;
 only the thread that took the lock releases it, however often it is interrupted.
@@ -15,8 +15,8 @@ import atexit
 import contextlib
 import functools
 import logging
-import queue
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,7 +24,7 @@ from raptor_s3.errors import HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.channel import PlainChannel, WireGuardChannel
 from raptor_s3.net.forking import in_forked_child
-from raptor_s3.net.future import PutFuture
+from raptor_s3.net.future import FutureResolver, PutFuture
 from raptor_s3.net.link import PAUSE_S, Link
 from raptor_s3.net.lookup import resolve
 from raptor_s3.net.put import new_transfer_id
@@ -102,8 +102,7 @@ class Engine:
         self._followers: list[Put] = []
         self._pump: threading.Thread | None = None
         self._pump_wake = threading.Event()
-        self._resolver: threading.Thread | None = None
-        self._resolvable: queue.SimpleQueue[Put] = queue.SimpleQueue()
+        self._resolver = FutureResolver()
         self._futures = 0
         self._is_closing = False
 
@@ -205,14 +204,13 @@ class Engine:
         future = put.future = PutFuture(functools.partial(self._cancel, link, put))
         self._refuse_reentry()
         with self._lock:
-            if self._resolver is None:
-                self._resolver = threading.Thread(target=self._run_resolver, name="raptor-s3-futures", daemon=True)
-                self._resolver.start()
+            if self._pump is None:
+                self._start_threads()
             link.add(put, started_at)
             self._futures += 1
             self._advance(link, clock.now())
             if self._leader is None:
-                self._wake_pump()
+                self._pump_wake.set()
         return future
 
     def _cancel(self, link: Link, put: Put) -> bool:
@@ -315,7 +313,7 @@ class Engine:
                 put.wake_up()
                 return
         if self._futures:
-            self._wake_pump()
+            self._pump_wake.set()
 
     def _advance(self, link: Link, now: float) -> None:
         """Send what is due, tell those whose puts have ended, and have the leader look at the clock again if need be."""
@@ -342,7 +340,7 @@ class Engine:
         while ended:
             put = ended[0]
             if put.future is not None:
-                self._resolvable.put(put)
+                self._resolver.ended.put(put)
                 del ended[0]
                 self._futures -= 1
             else:
@@ -360,22 +358,23 @@ class Engine:
 
     # The pump
 
-    def _wake_pump(self) -> None:
-        if self._pump is None:
-            self._pump = threading.Thread(target=self._run_pump, name="raptor-s3", daemon=True)
-            self._pump.start()
-        self._pump_wake.set()
+    def _start_threads(self) -> None:
+        """Those that futures take, before anything is sent. Raises RuntimeError where there are none to be had."""
+        self._resolver.start()
+        pump = threading.Thread(target=self._run_pump, args=(self._pump_wake,), name="raptor-s3", daemon=True)
+        pump.start()
+        self._pump = pump
 
-    def _run_pump(self) -> None:
-        while True:
-            self._pump_wake.wait()
-            self._pump_wake.clear()
+    def _run_pump(self, wake: threading.Event) -> None:
+        while wake is self._pump_wake:  # else this is a child that was forked in here, and the engine has begun anew
+            wake.wait()
+            wake.clear()
             try:
                 self._pump_futures()
-            except Exception:
+            except BaseException:
                 _log.exception("%s: unexpected error", self.settings.url)
-                threading.Event().wait(PAUSE_S)
-                self._pump_wake.set()
+                time.sleep(PAUSE_S)
+                wake.set()
 
     def _pump_futures(self) -> None:
         with self._lock:
@@ -386,19 +385,7 @@ class Engine:
                     self._turn(link, None)
                 finally:
                     self._leader = None
-            self._hand_over_to_followers()
-
-    def _run_resolver(self) -> None:
-        resolvable = self._resolvable
-        while True:
-            resolvable.get().resolve_future()
-
-    def _hand_over_to_followers(self) -> None:
-        if self._leader is None:
-            for put in self._followers:
-                if not put.is_done:
-                    put.wake_up()
-                    return
+            self._hand_over()
 
     # Opening and closing
 
@@ -476,6 +463,7 @@ class Engine:
     def after_fork(self) -> None:
         """In the child: a new socket, new locks, a new thread, a share of its own in the session."""
         link, readiness = self._link, self._readiness
+        self._resolver.after_fork()
         self._reset()
         if link is not None:
             link.close()

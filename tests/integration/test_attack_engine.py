@@ -335,3 +335,71 @@ def test_an_answer_that_came_too_late_is_the_next_ones(monkeypatch: pytest.Monke
     assert questions == [b"gateway.example.com"]
     lookup.resolve("gateway.example.com", 51820, 5.0)
     assert len(questions) == 2, "answers are not kept"
+
+
+@pytest.mark.parametrize("missing", ["raptor-s3-futures", "raptor-s3"])
+def test_a_future_for_which_there_is_no_thread_is_refused_unsent(
+    responder: Responder, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    engine = Engine(responder.settings())
+    put(engine, "a")
+    start = threading.Thread.start
+
+    def start_others(thread: threading.Thread) -> None:
+        if thread.name == missing:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_others)
+        with pytest.raises(RuntimeError, match="new thread"):
+            submit(engine, "b")
+    assert engine._link is not None
+    assert not engine._link.puts
+    assert submit(engine, "c").result(PATIENCE_S).fields["ETag"], "there are threads again"
+    assert ("bucket", "b") not in responder.objects
+    engine.close()
+
+
+def test_a_callback_that_exits_does_not_keep_the_next_future_waiting(
+    responder: Responder, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(responder.settings())
+    with responder.lock:
+        submit(engine, "a").add_done_callback(lambda future: sys.exit(3))
+        future = submit(engine, "b")
+    assert future.result(PATIENCE_S).fields["ETag"]
+    assert "callback" in caplog.text
+    engine.close()
+
+
+def test_a_callback_that_forks_leaves_the_other_futures_to_the_parent() -> None:
+    """Its child returns from it, into the thread that resolves futures: with nothing to do there, it ends."""
+    program = """
+import os, signal, threading, time
+from raptor_s3.net.engine import Engine
+from tests.responder import Responder, put_fields
+with Responder() as responder:
+    engine, children = Engine(responder.settings()), []
+    read, write = os.pipe()
+    def fork(future):
+        while engine._link.puts:
+            time.sleep(0.001)
+        child = os.fork()
+        if child:
+            children.append(child)
+        else:
+            signal.alarm(3)
+    with responder.lock:
+        for key in "abcd":
+            future = engine.submit(put_fields(key, b"1"), b"1", timeout_s=10)
+            future.add_done_callback(fork if key == "a" else lambda future: os.write(write, b"%d " % os.getpid()))
+    while not children:
+        time.sleep(0.001)
+    _, status = os.waitpid(children[0], 0)
+    said = []
+    while len(said) < 3:
+        said += os.read(read, 1000).split()
+    os._exit(0 if status == 0 and said == [b"%d" % os.getpid()] * 3 else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False).returncode == 0
