@@ -101,9 +101,9 @@ class Engine:
         self._polling_until = 0.0
         self._followers: list[Put] = []
         self._pump: threading.Thread | None = None
-        self._pump_wake = threading.Event()
+        self._pump_wake: Any = threading.Lock()  # an Event is Python, and may stay locked when its `set` is interrupted
+        self._pump_wake.acquire()
         self._resolver = FutureResolver()
-        self._futures = 0
         self._is_closing = False
 
     def put(
@@ -172,7 +172,7 @@ class Engine:
         if link.ended or link.sender.ended:  # the leader was interrupted before it could say so
             link.finish_ended(clock.now())
             self._tell(link)
-        if self._leader is None and (self._followers or self._futures):
+        if self._leader is None and (self._followers or link.puts or link is not self._link):
             self._hand_over()
 
     def _leave_later(self, link: Link, put: Put) -> None:
@@ -206,11 +206,14 @@ class Engine:
         with self._lock:
             if self._pump is None:
                 self._start_threads()
-            link.add(put, started_at)
-            self._futures += 1
-            self._advance(link, clock.now())
-            if self._leader is None:
-                self._pump_wake.set()
+            try:
+                link.add(put, started_at)
+                self._advance(link, clock.now())
+                if self._leader is None:
+                    self._wake_pump()
+            except BaseException:  # an interrupt, too: the caller has no future to wait for
+                self._leave(link, put)
+                raise
         return future
 
     def _cancel(self, link: Link, put: Put) -> bool:
@@ -312,8 +315,12 @@ class Engine:
             if not put.is_done:
                 put.wake_up()
                 return
-        if self._futures:
-            self._pump_wake.set()
+        if self._has_futures():
+            self._wake_pump()
+
+    def _has_futures(self) -> bool:
+        link = self._link
+        return link is not None and any(put.future is not None for put in link.puts.values())
 
     def _advance(self, link: Link, now: float) -> None:
         """Send what is due, tell those whose puts have ended, and have the leader look at the clock again if need be."""
@@ -342,7 +349,6 @@ class Engine:
             if put.future is not None:
                 self._resolver.ended.put(put)
                 del ended[0]
-                self._futures -= 1
             else:
                 put.wake_up()
                 del ended[0]
@@ -365,20 +371,24 @@ class Engine:
         pump.start()
         self._pump = pump
 
-    def _run_pump(self, wake: threading.Event) -> None:
+    def _wake_pump(self) -> None:
+        if self._pump_wake.locked():
+            self._pump_wake.release()
+
+    def _run_pump(self, wake: Any) -> None:
         while wake is self._pump_wake:  # else this is a child that was forked in here, and the engine has begun anew
-            wake.wait()
-            wake.clear()
+            wake.acquire()
             try:
                 self._pump_futures()
             except BaseException:
                 _log.exception("%s: unexpected error", self.settings.url)
                 time.sleep(PAUSE_S)
-                wake.set()
+                with self._lock:
+                    self._wake_pump()
 
     def _pump_futures(self) -> None:
         with self._lock:
-            while (link := self._link) is not None and self._futures and self._leader is None:
+            while (link := self._link) is not None and self._leader is None and self._has_futures():
                 self._leading_thread = threading.get_ident()
                 self._leader = self
                 try:
@@ -454,7 +464,7 @@ class Engine:
         link.close()
         self._link = None
         self._is_closing = False
-        self._pump_wake.set()
+        self._wake_pump()
         if self._readiness is not None:
             self._readiness.close()
             self._readiness = None

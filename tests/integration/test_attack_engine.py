@@ -403,3 +403,24 @@ with Responder() as responder:
     os._exit(0 if status == 0 and said == [b"%d" % os.getpid()] * 3 else 1)
 """
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("step", ["add", "next_run"])
+def test_an_interrupt_before_the_caller_has_its_future(responder: Responder, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    engine = Engine(responder.settings())
+    put(engine, "a")
+    assert engine._link is not None
+    sender = engine._link.sender
+    real = getattr(sender, step)
+
+    def interrupted(argument: Any) -> Any:
+        real(argument)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sender, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submit(engine, "b")
+    monkeypatch.undo()
+    assert not engine._link.puts, "nobody waits for it"
+    assert submit(engine, "c", timeout_s=2).result(PATIENCE_S).fields["ETag"]
+    engine.close()
