@@ -95,7 +95,6 @@ class Engine:
         self._lookup_at = float("-inf")
         self._link: Link | None = None
         self._readiness: Readiness | None = None
-        self._watched = -1
         self._leader: Any = None
         self._leading_thread = 0
         self._polling_until = 0.0
@@ -269,12 +268,19 @@ class Engine:
             self._wait_and_receive(link, own)
         except Exception as error:
             link.fail(error, clock.now())
+            self._advance(link, clock.now())
+            if link.puts:  # it may well be the same the next time
+                self._lock.release()
+                try:
+                    time.sleep(PAUSE_S)
+                finally:
+                    self._lock.acquire()
         self._advance(link, clock.now())
 
     def _wait_and_receive(self, link: Link, own: Put | None) -> None:
-        readiness = self._readiness
-        if readiness is None or link.route.descriptor != self._watched:
-            readiness = self._ready(link)
+        readiness = self._readiness = self._readiness or Readiness()
+        if link.route.descriptor != readiness.watched:
+            readiness.watch(link.route.descriptor)
         now = clock.now()
         due = link.next_deadline(now)
         if due > now:
@@ -285,6 +291,8 @@ class Engine:
             finally:
                 self._lock.acquire()
                 self._polling_until = 0.0
+                if readiness is not self._readiness:
+                    readiness.close()
             now = clock.now()
         # A lone put is done with the datagram that ends it: what comes after is the next one's.
         link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and len(link.puts) < 2, is_late=now > due + LATE_S)
@@ -319,8 +327,7 @@ class Engine:
             self._wake_pump()
 
     def _has_futures(self) -> bool:
-        link = self._link
-        return link is not None and any(put.future is not None for put in link.puts.values())
+        return self._link is not None and any(put.future is not None for put in self._link.puts.values())
 
     def _advance(self, link: Link, now: float) -> None:
         """Send what is due, tell those whose puts have ended, and have the leader look at the clock again if need be."""
@@ -334,7 +341,7 @@ class Engine:
         if (
             self._polling_until > now
             and self._readiness is not None
-            and (link.next_deadline(now) < self._polling_until or link.route.descriptor != self._watched)
+            and (link.next_deadline(now) < self._polling_until or link.route.descriptor != self._readiness.watched)
         ):
             self._polling_until = 0.0
             self._readiness.wake()
@@ -348,19 +355,9 @@ class Engine:
             put = ended[0]
             if put.future is not None:
                 self._resolver.ended.put(put)
-                del ended[0]
             else:
                 put.wake_up()
-                del ended[0]
-
-    def _ready(self, link: Link) -> Readiness:
-        if self._readiness is None:
-            self._readiness = Readiness()
-        descriptor = link.route.descriptor
-        if descriptor != self._watched:
-            self._readiness.watch(descriptor)
-            self._watched = descriptor
-        return self._readiness
+            del ended[0]
 
     # The pump
 
@@ -412,23 +409,26 @@ class Engine:
             if called_at <= self._lookup_failed_at and self._link is None:
                 raise HandshakeTimeout(self._lookup_error)  # we waited for it: one more would fail too, and as slowly
             self._is_closing = False
-            if self._link is None:
+            link = self._link
+            if link is None:
                 addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
-                self._link = Link(settings, self._channel(), addresses, clock.now())
-            elif self._link.route.wants_addresses:
+                self._readiness = self._readiness or Readiness()  # who can't have one must not find out when it has sent
+                link = self._link = Link(settings, self._channel(), addresses, clock.now())
+            elif link.route.wants_addresses:
                 self._lookup_at = clock.now() + LOOKUP_INTERVAL_S
                 addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
                 with self._lock:
-                    self._link.route.set_addresses(addresses)
+                    if link is self._link:
+                        link.route.set_addresses(addresses)
         except OSError as error:
-            if self._link is None:
+            if link is None:
                 self._lookup_failed_at = clock.now()
                 self._lookup_error = f"{settings.url}: {error.strerror or error}"
                 raise HandshakeTimeout(self._lookup_error) from None
             _log.debug("%s: %s", settings.url, error)  # who was known by name may still be there
         finally:
             self._open_lock.release()
-        return self._link
+        return link
 
     def _channel(self) -> Channel:
         settings = self.settings
@@ -462,13 +462,15 @@ class Engine:
 
     def _shut(self, link: Link) -> None:
         link.close()
-        self._link = None
+        readiness, self._readiness = self._readiness, None
+        if readiness is not None:
+            if self._polling_until:
+                readiness.wake()  # who waits closes it
+            else:
+                readiness.close()
+        self._link = None  # last: from now on `_open` makes new ones, and takes no lock for that
         self._is_closing = False
         self._wake_pump()
-        if self._readiness is not None:
-            self._readiness.close()
-            self._readiness = None
-            self._watched = -1
 
     def after_fork(self) -> None:
         """In the child: a new socket, new locks, a new thread, a share of its own in the session."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -424,3 +426,91 @@ def test_an_interrupt_before_the_caller_has_its_future(responder: Responder, mon
     assert not engine._link.puts, "nobody waits for it"
     assert submit(engine, "c", timeout_s=2).result(PATIENCE_S).fields["ETag"]
     engine.close()
+
+
+def test_who_can_not_wait_for_an_answer_sends_nothing(responder: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor is left: nobody could poll the socket."""
+
+    def refuse() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    engine = Engine(responder.settings())
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "Readiness", refuse)
+        with pytest.raises(HandshakeTimeout, match="Too many"):
+            put(engine, "a", timeout_s=1)
+    assert not responder.received
+    assert put(engine, "b").fields["ETag"]
+    engine.close()
+
+
+@pytest.mark.parametrize("call", [put, submit], ids=["put", "future"])
+def test_a_leader_whose_every_turn_fails_does_not_spin(responder: Responder, monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
+    engine = Engine(responder.settings())
+    put(engine, "a")
+    responder.sink = lambda ready: None
+    assert engine._readiness is not None
+    turns = []
+
+    def fail(*_: object, **__: object) -> None:
+        turns.append(1)
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(engine._readiness, "wait", fail)
+    with contextlib.suppress(ConfirmationTimeout):
+        assert isinstance(call(engine, "b", timeout_s=0.5).exception(PATIENCE_S), ConfirmationTimeout)
+    assert 1 < len(turns) < 30
+    engine.close()
+
+
+def test_a_put_whose_engine_is_closed_under_it(responder: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks for the link."""
+    engine = Engine(responder.settings())
+    put(engine, "a")
+    link = engine._link
+    assert link is not None
+    link.route.wants_addresses = True
+    real = engine_module.resolve
+
+    def resolve_and_close(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        engine.close()
+        return [*real(*arguments), (socket.AF_INET, ("127.0.0.1", 9))]
+
+    monkeypatch.setattr(engine_module, "resolve", resolve_and_close)
+    with pytest.raises(TransferCancelled):
+        put(engine, "b")
+    assert link.route.socket is None
+    assert put(engine, "c").fields["ETag"]
+    engine.close()
+
+
+def test_who_waits_for_a_closed_engine_is_woken_and_closes_what_he_waits_for(responder: Responder) -> None:
+    """The next one to get the descriptor would be read from; and whoever leads would sleep until its timer."""
+    engine = Engine(responder.settings(handshake_timeout_s=30))
+    responder.drop = lambda message: True
+    ended = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(RaptorError):
+            put(engine, "a", timeout_s=30)
+        ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    while not engine._polling_until:
+        time.sleep(0.001)
+    readiness, began_at = engine._readiness, time.monotonic()
+    assert readiness is not None
+    waiting = threading.Event()
+    real = readiness.wait
+
+    def wait_longer(timeout_s: float, *, writable: bool = False) -> None:
+        waiting.set()
+        real(20.0, writable=writable)
+
+    readiness.wait = wait_longer  # type: ignore[method-assign]
+    assert waiting.wait(5)
+    engine.close()
+    assert ended.wait(PATIENCE_S)
+    assert time.monotonic() - began_at < 15
+    assert readiness._event == -1
