@@ -2,8 +2,8 @@
 
 A blocking put needs no second thread. Whoever waits first is the *leader*: it polls the socket and runs the timers for all, and
 wakes the others (the *followers*) when their puts have ended. When its own put ends it hands over to a follower. Only
-`submit` keeps threads: the *pump*, which leads while nobody else does, and one that resolves futures, since their callbacks
-may do anything. All state is behind one lock, released while the leader waits.
+`submit` keeps threads: the *pump*, which leads while nobody else does, and one that resolves futures (net/future.py). All state
+is behind one lock, released while the leader waits.
 
 Invariants: while a put is under way somebody leads or has been told to; after a fork the child shares nothing with its parent;
 only the thread that took the lock releases it, however often it is interrupted.
@@ -15,8 +15,8 @@ import atexit
 import contextlib
 import functools
 import logging
-import queue
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,7 +24,7 @@ from raptor_s3.errors import HandshakeTimeout
 from raptor_s3.net import clock
 from raptor_s3.net.channel import PlainChannel, WireGuardChannel
 from raptor_s3.net.forking import in_forked_child
-from raptor_s3.net.future import PutFuture
+from raptor_s3.net.future import FutureResolver, PutFuture
 from raptor_s3.net.link import PAUSE_S, Link
 from raptor_s3.net.lookup import resolve
 from raptor_s3.net.put import new_transfer_id
@@ -95,16 +95,14 @@ class Engine:
         self._lookup_at = float("-inf")
         self._link: Link | None = None
         self._readiness: Readiness | None = None
-        self._watched = -1
         self._leader: Any = None
         self._leading_thread = 0
         self._polling_until = 0.0
         self._followers: list[Put] = []
         self._pump: threading.Thread | None = None
-        self._pump_wake = threading.Event()
-        self._resolver: threading.Thread | None = None
-        self._resolvable: queue.SimpleQueue[Put] = queue.SimpleQueue()
-        self._futures = 0
+        self._pump_wake: Any = threading.Lock()  # an Event is Python, and may stay locked when its `set` is interrupted
+        self._pump_wake.acquire()
+        self._resolver = FutureResolver()
         self._is_closing = False
 
     def put(
@@ -173,7 +171,7 @@ class Engine:
         if link.ended or link.sender.ended:  # the leader was interrupted before it could say so
             link.finish_ended(clock.now())
             self._tell(link)
-        if self._leader is None and (self._followers or self._futures):
+        if self._leader is None and (self._followers or link.puts or link is not self._link):
             self._hand_over()
 
     def _leave_later(self, link: Link, put: Put) -> None:
@@ -205,14 +203,16 @@ class Engine:
         future = put.future = PutFuture(functools.partial(self._cancel, link, put))
         self._refuse_reentry()
         with self._lock:
-            if self._resolver is None:
-                self._resolver = threading.Thread(target=self._run_resolver, name="raptor-s3-futures", daemon=True)
-                self._resolver.start()
-            link.add(put, started_at)
-            self._futures += 1
-            self._advance(link, clock.now())
-            if self._leader is None:
-                self._wake_pump()
+            if self._pump is None:
+                self._start_threads()
+            try:
+                link.add(put, started_at)
+                self._advance(link, clock.now())
+                if self._leader is None:
+                    self._wake_pump()
+            except BaseException:  # an interrupt, too: the caller has no future to wait for
+                self._leave(link, put)
+                raise
         return future
 
     def _cancel(self, link: Link, put: Put) -> bool:
@@ -268,12 +268,19 @@ class Engine:
             self._wait_and_receive(link, own)
         except Exception as error:
             link.fail(error, clock.now())
+            self._advance(link, clock.now())
+            if link.puts:  # it may well be the same the next time
+                self._lock.release()
+                try:
+                    time.sleep(PAUSE_S)
+                finally:
+                    self._lock.acquire()
         self._advance(link, clock.now())
 
     def _wait_and_receive(self, link: Link, own: Put | None) -> None:
-        readiness = self._readiness
-        if readiness is None or link.route.descriptor != self._watched:
-            readiness = self._ready(link)
+        readiness = self._readiness = self._readiness or Readiness()
+        if link.route.descriptor != readiness.watched:
+            readiness.watch(link.route.descriptor)
         now = clock.now()
         due = link.next_deadline(now)
         if due > now:
@@ -284,6 +291,8 @@ class Engine:
             finally:
                 self._lock.acquire()
                 self._polling_until = 0.0
+                if readiness is not self._readiness:
+                    readiness.close()
             now = clock.now()
         # A lone put is done with the datagram that ends it: what comes after is the next one's.
         link.receive(now, RECEIVE_LIMIT, is_lone=own is not None and len(link.puts) < 2, is_late=now > due + LATE_S)
@@ -314,8 +323,11 @@ class Engine:
             if not put.is_done:
                 put.wake_up()
                 return
-        if self._futures:
+        if self._has_futures():
             self._wake_pump()
+
+    def _has_futures(self) -> bool:
+        return self._link is not None and any(put.future is not None for put in self._link.puts.values())
 
     def _advance(self, link: Link, now: float) -> None:
         """Send what is due, tell those whose puts have ended, and have the leader look at the clock again if need be."""
@@ -329,7 +341,7 @@ class Engine:
         if (
             self._polling_until > now
             and self._readiness is not None
-            and (link.next_deadline(now) < self._polling_until or link.route.descriptor != self._watched)
+            and (link.next_deadline(now) < self._polling_until or link.route.descriptor != self._readiness.watched)
         ):
             self._polling_until = 0.0
             self._readiness.wake()
@@ -342,63 +354,45 @@ class Engine:
         while ended:
             put = ended[0]
             if put.future is not None:
-                self._resolvable.put(put)
-                del ended[0]
-                self._futures -= 1
+                self._resolver.ended.put(put)
             else:
                 put.wake_up()
-                del ended[0]
-
-    def _ready(self, link: Link) -> Readiness:
-        if self._readiness is None:
-            self._readiness = Readiness()
-        descriptor = link.route.descriptor
-        if descriptor != self._watched:
-            self._readiness.watch(descriptor)
-            self._watched = descriptor
-        return self._readiness
+            del ended[0]
 
     # The pump
 
-    def _wake_pump(self) -> None:
-        if self._pump is None:
-            self._pump = threading.Thread(target=self._run_pump, name="raptor-s3", daemon=True)
-            self._pump.start()
-        self._pump_wake.set()
+    def _start_threads(self) -> None:
+        """Those that futures take, before anything is sent. Raises RuntimeError where there are none to be had."""
+        self._resolver.start()
+        pump = threading.Thread(target=self._run_pump, args=(self._pump_wake,), name="raptor-s3", daemon=True)
+        pump.start()
+        self._pump = pump
 
-    def _run_pump(self) -> None:
-        while True:
-            self._pump_wake.wait()
-            self._pump_wake.clear()
+    def _wake_pump(self) -> None:
+        if self._pump_wake.locked():
+            self._pump_wake.release()
+
+    def _run_pump(self, wake: Any) -> None:
+        while wake is self._pump_wake:  # else this is a child that was forked in here, and the engine has begun anew
+            wake.acquire()
             try:
                 self._pump_futures()
-            except Exception:
+            except BaseException:
                 _log.exception("%s: unexpected error", self.settings.url)
-                threading.Event().wait(PAUSE_S)
-                self._pump_wake.set()
+                time.sleep(PAUSE_S)
+                with self._lock:
+                    self._wake_pump()
 
     def _pump_futures(self) -> None:
         with self._lock:
-            while (link := self._link) is not None and self._futures and self._leader is None:
+            while (link := self._link) is not None and self._leader is None and self._has_futures():
                 self._leading_thread = threading.get_ident()
                 self._leader = self
                 try:
                     self._turn(link, None)
                 finally:
                     self._leader = None
-            self._hand_over_to_followers()
-
-    def _run_resolver(self) -> None:
-        resolvable = self._resolvable
-        while True:
-            resolvable.get().resolve_future()
-
-    def _hand_over_to_followers(self) -> None:
-        if self._leader is None:
-            for put in self._followers:
-                if not put.is_done:
-                    put.wake_up()
-                    return
+            self._hand_over()
 
     # Opening and closing
 
@@ -415,23 +409,26 @@ class Engine:
             if called_at <= self._lookup_failed_at and self._link is None:
                 raise HandshakeTimeout(self._lookup_error)  # we waited for it: one more would fail too, and as slowly
             self._is_closing = False
-            if self._link is None:
+            link = self._link
+            if link is None:
                 addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
-                self._link = Link(settings, self._channel(), addresses, clock.now())
-            elif self._link.route.wants_addresses:
+                self._readiness = self._readiness or Readiness()  # who can't have one must not find out when it has sent
+                link = self._link = Link(settings, self._channel(), addresses, clock.now())
+            elif link.route.wants_addresses:
                 self._lookup_at = clock.now() + LOOKUP_INTERVAL_S
                 addresses = resolve(settings.host, settings.port, settings.handshake_timeout_s)
                 with self._lock:
-                    self._link.route.set_addresses(addresses)
+                    if link is self._link:
+                        link.route.set_addresses(addresses)
         except OSError as error:
-            if self._link is None:
+            if link is None:
                 self._lookup_failed_at = clock.now()
                 self._lookup_error = f"{settings.url}: {error.strerror or error}"
                 raise HandshakeTimeout(self._lookup_error) from None
             _log.debug("%s: %s", settings.url, error)  # who was known by name may still be there
         finally:
             self._open_lock.release()
-        return self._link
+        return link
 
     def _channel(self) -> Channel:
         settings = self.settings
@@ -465,17 +462,20 @@ class Engine:
 
     def _shut(self, link: Link) -> None:
         link.close()
-        self._link = None
+        readiness, self._readiness = self._readiness, None
+        if readiness is not None:
+            if self._polling_until:
+                readiness.wake()  # who waits closes it
+            else:
+                readiness.close()
+        self._link = None  # last: from now on `_open` makes new ones, and takes no lock for that
         self._is_closing = False
-        self._pump_wake.set()
-        if self._readiness is not None:
-            self._readiness.close()
-            self._readiness = None
-            self._watched = -1
+        self._wake_pump()
 
     def after_fork(self) -> None:
         """In the child: a new socket, new locks, a new thread, a share of its own in the session."""
         link, readiness = self._link, self._readiness
+        self._resolver.after_fork()
         self._reset()
         if link is not None:
             link.close()

@@ -149,7 +149,8 @@ class Readiness:
             self._read_end.setblocking(False)
             self._write_end.setblocking(False)
             self._event = self._read_end.fileno()
-        self._socket = -1
+        self.watched = -1
+        """The socket, by its descriptor."""
         self._writable = False
         self._poll: Any = None
         if hasattr(select, "poll"):
@@ -159,22 +160,22 @@ class Readiness:
     def watch(self, socket_fileno: int) -> None:
         """Watch this socket from now on, instead of the one before it."""
         if self._poll is not None:
-            if self._socket >= 0:
+            if self.watched >= 0:
                 with contextlib.suppress(KeyError):
-                    self._poll.unregister(self._socket)
+                    self._poll.unregister(self.watched)
             self._poll.register(socket_fileno, select.POLLIN)
-        self._socket = socket_fileno
+        self.watched = socket_fileno
         self._writable = False
 
     def wait(self, timeout_s: float, *, writable: bool = False) -> None:
         """Return when there is something to do, at the latest after `timeout_s`."""
         if self._poll is None:  # pragma: no cover - Windows
-            select.select([self._socket, self._event], [self._socket] if writable else [], [], max(timeout_s, 0.0))
+            select.select([self.watched, self._event], [self.watched] if writable else [], [], max(timeout_s, 0.0))
             self._drain()
             return
         if writable != self._writable:
             self._writable = writable
-            self._poll.modify(self._socket, select.POLLIN | select.POLLOUT if writable else select.POLLIN)
+            self._poll.modify(self.watched, select.POLLIN | select.POLLOUT if writable else select.POLLIN)
         ready: Sequence[tuple[int, int]] = self._poll.poll(timeout_s * 1000 if timeout_s > 0.0 else 0)
         for descriptor, _ in ready:
             if descriptor == self._event:
@@ -196,9 +197,11 @@ class Readiness:
                 self._read_end.recv(4096)
 
     def close(self) -> None:
+        """May be said again. Not while somebody waits: he would look at whatever gets the descriptor next."""
         if self._read_end is None:
+            event, self._event = self._event, -1
             with contextlib.suppress(OSError):
-                os.close(self._event)
+                os.close(event)
         else:  # pragma: no cover
             self._read_end.close()
             self._write_end.close()

@@ -97,7 +97,7 @@ class Breaker:
     def is_open(self) -> bool:
         """Whether puts are being declined, as this process knows it."""
         now = self._clock()
-        if now - self._looked_at >= _REFRESH_S:
+        if abs(now - self._looked_at) >= _REFRESH_S:  # a look in the future is from before the clock was set back
             self._refresh(now)
         return self._state.is_open(now)
 
@@ -107,7 +107,7 @@ class Breaker:
         The put that an expired breaker lets through keeps others out for `probe_s` seconds.
         """
         now = self._clock()
-        if now - self._looked_at >= _REFRESH_S:
+        if abs(now - self._looked_at) >= _REFRESH_S:
             self._refresh(now)
         state = self._state
         if state.failures == 0:
@@ -166,7 +166,7 @@ class Breaker:
     def succeeded(self) -> None:
         """A put was confirmed."""
         now = self._succeeded_at = self._clock()
-        if now - self._looked_at >= _REFRESH_S:  # who didn't ask to be admitted may not know of others' failures
+        if abs(now - self._looked_at) >= _REFRESH_S:  # who didn't ask to be admitted may not know of others' failures
             self._refresh(now)
         if self._state.failures == 0:
             return

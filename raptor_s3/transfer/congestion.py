@@ -78,6 +78,8 @@ LOSSY_ROUNDS: Final = 3
 BACKOFF: Final = 0.7
 MAX_BASE_LOSS: Final = 0.2
 BASE_MEMORY: Final = 2000
+NEAR_CAP: Final = 0.5
+"""A bandwidth above this share of the cap is the cap's doing: loss takes some of it, and so does backing off from that."""
 REMEMBERED_COUNT: Final = 500
 """For so many datagrams counts the loss that an earlier process has learned together with the rate."""
 _NEVER: Final = float("inf")
@@ -116,7 +118,7 @@ class RateController:
             rate = cap
         self.cap = cap
         self.phase = _STARTUP if rate is None else _CRUISE
-        self._floor = floor if rate is None else None
+        self._floor = floor if self._remembered is None else None
         self.bandwidth = max(INITIAL_RATE / STARTUP_GAIN, floor or 0.0) if rate is None else max(rate, MIN_RATE)
         self.bandwidth = min(self.bandwidth, MAX_RATE)
         self.is_measured = False
@@ -392,16 +394,28 @@ class RateController:
         return max(min(rate, self.cap or MAX_RATE, MAX_RATE), MIN_RATE if self.cap is None else min(MIN_RATE, self.cap))
 
     @property
+    def _is_held_by_cap(self) -> bool:
+        """What arrives is what the cap lets through: the path may carry more."""
+        return self.cap is not None and self.bandwidth > NEAR_CAP * self.cap
+
+    @property
     def learned_rate(self) -> float | None:
         """What to remember; None when nothing has ever been measured. In STARTUP puts ended before the link's rate was seen."""
-        return self.bandwidth if self.is_measured and self.phase is not _STARTUP else self._remembered
+        known = self._remembered
+        if not self.is_measured or self.phase is _STARTUP:
+            return known
+        if self._is_held_by_cap:
+            return known and max(known, self._limited(self.bandwidth))
+        return self.bandwidth
 
     @property
     def learned_floor(self) -> float | None:
         """What to remember beside it: the path carries so much, and nobody knows whether it would carry more."""
-        if self.phase is not _STARTUP:
+        if self.phase is _STARTUP:
+            return self._samples[0][1] if self._samples else self._floor
+        if self._remembered is not None or not self._is_held_by_cap:
             return None
-        return self._samples[0][1] if self._samples else self._floor
+        return max(self._floor or 0.0, self._limited(self.bandwidth)) if self.is_measured else self._floor
 
 
 def _burst(cap: float | None) -> float:

@@ -19,7 +19,6 @@ from raptor_s3.transfer.deadline import plan_deadline
 from raptor_s3.transfer.loss import SINGLE_BELOW
 from raptor_s3.transfer.outcome import Confirm
 from raptor_s3.transfer.outgoing import UNKNOWN_SETTLE_SHARE, OutgoingTransfer
-from raptor_s3.transfer.pacing import WIRE_OVERHEAD
 from raptor_s3.transfer.plan import cut_object
 from raptor_s3.wire.datagram import FLAG_PUT_HEADER, FLAG_RFC6330_REPAIR, PREFIX_TAIL
 from raptor_s3.wire.put_header import TIME_TO_LIVE, build_put_header
@@ -66,7 +65,7 @@ def lone_datagram(sender: Sender, request: PutRequest, started_at: float, now: f
     encoded_id = object_id.encode()
     flags = _FLAGS if degree_table is _RFC6330 else FLAG_PUT_HEADER
     cut = cut_object(len(header) + len(body), len(encoded_id), flags, max_datagram)
-    if cut.block_symbols != _ONE_SYMBOL or not sender.has_room(cut.datagram_size + WIRE_OVERHEAD, now):
+    if cut.block_symbols != _ONE_SYMBOL or not sender.has_room(cut.datagram_size + sender.overhead, now):
         return None
     return b"".join((_LENGTHS[len(encoded_id)], encoded_id, cut.tail, _FIRST_SYMBOL, header, body))
 
@@ -77,7 +76,7 @@ def confirm(sender: Sender, size_bytes: int, sent_at: float, now: float) -> None
     path.rtt.sample(rtt_s, now)
     path.confirmation.sample(rtt_s, now)
     path.loss.count(1, 1)
-    sender.controller.on_lone_datagram(size_bytes + WIRE_OVERHEAD, sent_at, now)
+    sender.controller.on_lone_datagram(size_bytes + sender.overhead, sent_at, now)
 
 
 def transfer_of(sender: Sender, request: PutRequest, started_at: float, datagram: bytes) -> OutgoingTransfer:

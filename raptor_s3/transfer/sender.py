@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from raptor_s3.transfer.congestion import RateController
-from raptor_s3.transfer.pacing import QUANTUM_S, WIRE_OVERHEAD
+from raptor_s3.transfer.pacing import CAPPED_OVERHEAD, QUANTUM_S, WIRE_OVERHEAD
 from raptor_s3.transfer.path import Learned, PathEstimates
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Sender:
         """`cap` is in octets per second, as they are on the wire: a hard limit. None follows the path."""
         known = learned or Learned()
         self.path = PathEstimates(known)
+        self.overhead = WIRE_OVERHEAD if cap is None else CAPPED_OVERHEAD
+        """Octets that count for each datagram beside itself."""
         self.controller = RateController(now, self.path, cap=cap, rate=known.rate, floor=known.floor)
         self.ended: list[OutgoingTransfer] = []
         self._transfers: dict[str, OutgoingTransfer] = {}
@@ -86,7 +88,7 @@ class Sender:
             transfer = queue[0]
             run = None
             if transfer.backlog and transfer.start(now):
-                size = transfer.datagram_size + WIRE_OVERHEAD
+                size = transfer.datagram_size + self.overhead
                 limit = self._allowance(transfer.backlog, size, now)
                 if not limit:
                     return None
@@ -132,7 +134,7 @@ class Sender:
         if not queue:
             return _NEVER
         transfer = queue[0]
-        size = transfer.datagram_size + WIRE_OVERHEAD
+        size = transfer.datagram_size + self.overhead
         if transfer.backlog and self.controller.window_bytes - self._flight_bytes < size:
             return _NEVER
         longest = min(transfer.backlog, MAX_RUN, MAX_RUN_BYTES // size)
@@ -165,7 +167,7 @@ class Sender:
                 feedback = feedback._replace(lost=0)
             if feedback.delivered or feedback.lost:
                 self.path.loss.count(feedback.delivered + feedback.lost, feedback.delivered)
-            size = transfer.datagram_size + WIRE_OVERHEAD
+            size = transfer.datagram_size + self.overhead
             self.controller.on_feedback(feedback, size, self._flight_bytes, now)
         self._settle(transfer)
         if not self._flight_bytes and feedback is not None and feedback.delivered:
@@ -265,7 +267,7 @@ class Sender:
             return
         if transfer.backlog and not transfer.is_queued:
             self._enqueue(transfer)
-        in_flight = transfer.in_flight * (transfer.datagram_size + WIRE_OVERHEAD)
+        in_flight = transfer.in_flight * (transfer.datagram_size + self.overhead)
         self._flight_bytes += in_flight - transfer.flight_bytes
         transfer.flight_bytes = in_flight
         self._set_timer(transfer, transfer.get_timer())

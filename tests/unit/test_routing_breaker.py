@@ -130,6 +130,18 @@ class TestShared:
         clock.now += 1
         assert Breaker(record, clock=clock).admit(5) == ""
 
+    def test_also_when_the_clock_has_been_set_back(self, record, clock):
+        one, two, three = (Breaker(record, clock=clock) for _ in range(3))
+        assert [breaker.admit(5) for breaker in (two, three)] == ["", ""]
+        assert not two.is_open()
+        clock.now -= 3600
+        one.failed("no route", clock.now)
+        clock.now += 1
+        assert two.is_open()
+        three.succeeded()
+        clock.now += 1
+        assert two.admit(5) == ""
+
     def test_puts_that_were_under_way_in_several_processes_count_once(self, record, clock):
         """One in each; some fail when the first failure's pause has passed, while another put tries again."""
         processes = [Breaker(record, clock=clock) for _ in range(8)]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raptor_s3.transfer.outcome import Ending
+from raptor_s3.transfer.pacing import WIRE_OVERHEAD
 from raptor_s3.transfer.path import Learned
 from tests.network import Client, CubicFlow, Network, Path, Server, burst_loss, everything_arrives, random_loss
 
@@ -144,6 +145,16 @@ def test_the_cap_holds_over_every_interval(mbps: float) -> None:
             assert total <= rate * window_s + burst + 3000
 
 
+@pytest.mark.parametrize(("files", "size", "width"), [(10, 100_000, 3), (2000, 100, 64)])
+def test_the_cap_holds_on_ipv6_too(files: int, size: int, width: int) -> None:
+    rate = 0.5e6 / 8
+    bench = Bench(100, 0.05, cap=rate)
+    bench.put_folder(files, size, width)
+    sent = bench.client.sent_at
+    octets = sum(size - WIRE_OVERHEAD + 32 + 8 + 40 for _, size in sent)
+    assert octets <= rate * (sent[-1][0] - sent[0][0]) + 3000 + 1500
+
+
 def test_the_rate_is_remembered() -> None:
     first = Bench(20, 0.15)
     first.put_folder(40)
@@ -152,6 +163,38 @@ def test_the_rate_is_remembered() -> None:
     second = Bench(20, 0.15, learned=learned)
     assert second.put_folder(1, size=1_000_000, width=1) <= 0.7
     assert second.overflow == 0
+
+
+def capped(mbps: float, *, learned: Learned | None = None, cap: float, files: int = 4, **path: Any) -> Learned:
+    """What a process with a cap leaves to the next."""
+    bench = Bench(mbps, 0.1, learned=learned, cap=cap * 1e6 / 8, **path)
+    bench.put_folder(files)
+    return bench.client.sender.learned
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.05, 0.1])
+def test_a_cap_is_not_taken_for_the_paths_rate(loss: float) -> None:
+    """Else the next process, without a cap, would send as slowly, and lose what its timeout does not allow."""
+    learned = capped(50, cap=0.5, loss=loss)
+    assert learned.rate is None
+    assert 0.5 * 0.5e6 / 8 <= (learned.floor or 0.0) <= 0.5e6 / 8
+    assert Bench(50, 0.1, learned=learned).put_folder(1, 1_000_000, 1) <= 1.1 * Bench(50, 0.1).put_folder(1, 1_000_000, 1)
+
+
+def test_a_cap_takes_nothing_away_from_what_is_remembered() -> None:
+    assert capped(50, cap=0.5, learned=Learned(0.1, 0.001, 0.0, 50e6 / 8)).rate == 50e6 / 8
+    assert capped(50, cap=0.5, learned=Learned(0.1, 0.001, 0.0, None, 1e6)).floor == 1e6
+    assert capped(50, cap=8, learned=Learned(0.1, 0.001, 0.0, 2e6 / 8), files=200).rate == pytest.approx(8e6 / 8, rel=0.1)
+
+
+def test_a_path_that_is_slower_than_the_cap_is_remembered() -> None:
+    learned = capped(2, cap=20, files=40)
+    assert learned.rate == pytest.approx(2e6 / 8, rel=0.1)
+    assert learned.floor is None
+
+
+def test_a_cap_that_was_never_reached_is_no_floor() -> None:
+    assert capped(2, cap=1000, files=0) == Learned()
 
 
 def test_processes_of_one_put_each_find_the_rate_together() -> None:
