@@ -118,17 +118,17 @@ class Link:
         self.sender.add(put.transfer)
 
     def abandon(self, put: Put, now: float) -> None:
-        """The caller does not wait any more: tell the receiver, once, and forget the put."""
+        """The caller does not wait any more: tell the receiver, once, and forget the put. This can be done again."""
         if self.alone.put is put:
             self._join()
         if not put.is_built or self.puts.get(put.transfer.object_id) is not put:
             return
-        del self.puts[put.transfer.object_id]
         put.transfer.cancel(now)
         if put.transfer.wants_cancel and put.sealer is not None:
             with contextlib.suppress(OSError, RaptorError):
                 self.route.send(put.sealer.seal(put.transfer.take_cancel(now), now))
         self.sender.drop(put.transfer)
+        del self.puts[put.transfer.object_id]
 
     # A put that is alone
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from wireguard_pair import Pair
 
 from raptor_s3.errors import ConfigError
-from raptor_s3.net import clock
+from raptor_s3.net import clock, session_store
 from raptor_s3.net.runtime_dir import default_runtime_dir, locked
 from raptor_s3.net.session_store import MAX_LEARNED_BYTES, SessionStore
 
@@ -303,7 +304,9 @@ def test_a_record_that_has_grown_too_large_begins_anew(directory: Path) -> None:
         store.update_learned(ENDPOINT, {"x": float("nan")})
 
 
-def test_updates_of_several_users_are_all_kept(directory: Path) -> None:
+def test_updates_of_several_users_are_all_kept(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_store, "locked", functools.partial(locked, timeout_s=30))  # none gives up on a busy machine
+
     def work(name: str) -> None:
         store = SessionStore(directory)
         for number in range(25):
