@@ -14,6 +14,7 @@ from raptor_s3.net.datagram_size import LEAST, DatagramSize, next_below
 
 if TYPE_CHECKING:
     from raptor_s3.net.put import Put
+    from raptor_s3.transfer.outgoing import OutgoingTransfer
 
 DEAD_AFTER: Final = 2
 """Unanswered questions in a row after which the session may be dead: shake hands beside them."""
@@ -26,16 +27,17 @@ _NEVER: Final = float("inf")
 
 
 class Doubt:
-    """`heard_at`: when something was last received under any keys; `renewed_at`: when there were new ones."""
+    """When something was last received under any keys (`heard_at`), when the answer to a ping was (`ping_answered_at`), and when
+    there were new keys (`renewed_at`)."""
 
     def __init__(self, size: DatagramSize) -> None:
         self.size = size
-        self.heard_at = self.renewed_at = self._doubted_at = -_NEVER
+        self.heard_at = self.ping_answered_at = self.renewed_at = self._doubted_at = -_NEVER
         self._pause_s = DEAD_AGAIN_S / 2
 
-    def keys_may_be_dead(self, now: float, timeout_s: float) -> bool:
-        """Of questions in vain; `timeout_s` is the path's. True: they are taken for dead."""
-        if now - self._doubted_at < self._pause_s:
+    def keys_may_be_dead(self, transfer: OutgoingTransfer, now: float, timeout_s: float) -> bool:
+        """Of this one's questions in vain; `timeout_s` is the path's. True: they are taken for dead."""
+        if transfer.silences < DEAD_AFTER or now - self._doubted_at < self._pause_s:
             return False
         if self.heard_at <= self._doubted_at:
             self._pause_s *= 2
@@ -46,13 +48,19 @@ class Doubt:
         self._doubted_at = now
         return True
 
+    def note_silence(self, put: Put, now: float) -> None:
+        """One more question of this put in vain."""
+        if put.silent_since == _NEVER and put.transfer.silences >= (DEAD_AFTER if put.is_heard else 1):
+            put.silent_since = now
+
     def wants_ping(self, put: Put) -> bool:
         """Whether anything short passes is not known. Receivers of bare objects need not know pings."""
-        return self._may_be_too_long(put) and put.transfer.request.fields is not None and self.heard_at <= put.silent_since
+        has_header = put.transfer.request.fields is not None
+        return has_header and self._may_be_too_long(put) and self.ping_answered_at <= put.silent_since
 
     def blames_size(self, put: Put, now: float) -> bool:
-        """Whether something has passed since this put's datagrams did not."""
-        passed_at = self.heard_at if put.transfer.request.fields is not None else self.renewed_at
+        """Whether something short has passed since this put's datagrams did not."""
+        passed_at = self.renewed_at if put.transfer.request.fields is None else self.ping_answered_at
         return self._may_be_too_long(put) and passed_at > put.silent_since and now - put.silent_since >= BLACK_HOLE_S
 
     def _may_be_too_long(self, put: Put) -> bool:
@@ -69,8 +77,8 @@ class Doubt:
 
     def try_shorter(self, put: Put) -> bool:
         """Of a put whose cancel was acknowledged: whether to begin it again with smaller datagrams."""
-        if not put.shorter and not put.is_heard and put.cause is None:
-            # In its blind part: the cancel is the first of its datagrams that arrived, and the only short one.
+        if not (put.shorter or put.is_heard or put.cause) and self.ping_answered_at > put.silent_since:
+            # At the end of its blind part: of all its datagrams, the cancel is the first that arrived, and the only short one.
             put.shorter = put.is_replacement = self.shorten(put, is_known=False)
         return put.shorter
 

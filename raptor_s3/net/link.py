@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, TransferCancelled, WireGuardError
 from raptor_s3.net import clock, memory
 from raptor_s3.net.alone import COMPANY, Alone
-from raptor_s3.net.doubt import DEAD_AFTER, Doubt
+from raptor_s3.net.doubt import Doubt
 from raptor_s3.net.outbox import Outbox
 from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.route import Route
@@ -170,8 +170,8 @@ class Link:
     def pump(self, now: float) -> None:
         """Everything that is due: timers, handshake, datagrams."""
         sender, channel = self.sender, self.channel
-        if sender.is_due(now) and (silences := sender.handle_timer(now)):
-            self._suspect(silences, now)
+        if sender.is_due(now) and sender.handle_timer(now):
+            self._suspect(now)
         if self.puts:
             sealer = channel.fresh
             if now >= channel.fresh_until:
@@ -280,22 +280,21 @@ class Link:
         if channel.renewed:
             self._renewed(now)
 
-    def _suspect(self, silences: int, now: float) -> None:
+    def _suspect(self, now: float) -> None:
         """Questions went unanswered: the session may be dead, or the path too narrow for our datagrams."""
         sealer = self.channel.acquire(now)
         for put in list(self.puts.values()):
             transfer = put.transfer
             if not transfer.silences or put.sealer is None:
                 continue
+            self.doubt.note_silence(put, now)
             if sealer is not None and put.sealer is not sealer:
                 if not self.sender.insist(transfer, now):
                     self._move(put, sealer, now)
-            elif sealer is not None and silences >= DEAD_AFTER <= transfer.silences:
-                put.silent_since = min(put.silent_since, now)
-                if self.doubt.keys_may_be_dead(now, self.sender.path.rtt.timeout_s):
-                    self.route.follow_host()
-                    self.channel.suspect(sealer, now)
-                    sealer = None
+            elif sealer is not None and self.doubt.keys_may_be_dead(transfer, now, self.sender.path.rtt.timeout_s):
+                self.route.follow_host()
+                self.channel.suspect(sealer, now)
+                sealer = None
             if self.doubt.wants_ping(put):
                 self._ping(put, now)
             elif self.doubt.blames_size(put, now):
@@ -477,6 +476,8 @@ class Link:
                         return
                     self._join()
                 put = self.puts.get(state.object_id)
+                if put is None and state.type is StateType.CANCELLED:
+                    self.doubt.ping_answered_at = now
                 if put is None or put.first_sealer is None or put.believes(state, channel.is_under(message, put.first_sealer)):
                     self.sender.receive_state(state, now, is_late=is_late)
                 else:
