@@ -23,16 +23,18 @@ DEAD_AGAIN_S: Final = 1.0
 the next handshake, and twice as long each time."""
 BLACK_HOLE_S: Final = 0.1
 """A gateway that has just begun, or just stalled, may be silent for some timeouts of a short path."""
+PING_PAUSE_S: Final = 0.1
+"""One answer serves all puts; and pings are not paced."""
 _NEVER: Final = float("inf")
 
 
 class Doubt:
-    """When something was last received under any keys (`heard_at`), when the answer to a ping was (`ping_answered_at`), and when
-    there were new keys (`renewed_at`)."""
+    """When something was last received under any keys (`heard_at`), when the last ping was sent (`pinged_at`), when the answer to
+    one came (`ping_answered_at`), and when there were new keys (`renewed_at`)."""
 
     def __init__(self, size: DatagramSize) -> None:
         self.size = size
-        self.heard_at = self.ping_answered_at = self.renewed_at = self._doubted_at = -_NEVER
+        self.heard_at = self.pinged_at = self.ping_answered_at = self.renewed_at = self._doubted_at = -_NEVER
         self._pause_s = DEAD_AGAIN_S / 2
 
     def keys_may_be_dead(self, transfer: OutgoingTransfer, now: float, timeout_s: float) -> bool:
@@ -53,10 +55,14 @@ class Doubt:
         if put.silent_since == _NEVER and put.transfer.silences >= (DEAD_AFTER if put.is_heard else 1):
             put.silent_since = now
 
-    def wants_ping(self, put: Put) -> bool:
-        """Whether anything short passes is not known. Receivers of bare objects need not know pings."""
-        has_header = put.transfer.request.fields is not None
-        return has_header and self._may_be_too_long(put) and self.ping_answered_at <= put.silent_since
+    def wants_ping(self, put: Put, now: float) -> bool:
+        """Whether it is to be found out if anything short passes. Receivers of bare objects need not know pings."""
+        return (
+            put.transfer.request.fields is not None
+            and now - self.pinged_at >= PING_PAUSE_S
+            and self.ping_answered_at <= put.silent_since
+            and self._may_be_too_long(put)
+        )
 
     def blames_size(self, put: Put, now: float) -> bool:
         """Whether something short has passed since this put's datagrams did not."""

@@ -295,7 +295,7 @@ class Link:
                 self.route.follow_host()
                 self.channel.suspect(sealer, now)
                 sealer = None
-            if self.doubt.wants_ping(put):
+            if self.doubt.wants_ping(put, now):
                 self._ping(put, now)
             elif self.doubt.blames_size(put, now):
                 self._shorten(put, now, is_known=transfer.request.fields is None)
@@ -304,6 +304,7 @@ class Link:
 
     def _ping(self, put: Put, now: float) -> None:
         """A question of few octets, which every receiver answers at once: does anything pass?"""
+        self.doubt.pinged_at = now
         if put.sealer is not None:
             with contextlib.suppress(OSError, WireGuardError):
                 self.route.send(put.sealer.seal(probe_datagram(new_transfer_id()), now))

@@ -53,14 +53,26 @@ def test_keys_under_which_something_was_heard_lately_are_not_doubted() -> None:
 def test_the_size_is_to_blame_where_something_short_passes() -> None:
     doubt, long = Doubt(DatagramSize()), put()
     doubt.note_silence(long, 5.0)
-    assert doubt.wants_ping(long)
+    assert doubt.wants_ping(long, 5.0)
     assert not doubt.blames_size(long, 5.0 + BLACK_HOLE_S)
     doubt.heard_at = 5.05
-    assert doubt.wants_ping(long), "another put's symbols may be as long as these"
+    assert doubt.wants_ping(long, 5.0), "another put's symbols may be as long as these"
     doubt.ping_answered_at = 5.05
-    assert not doubt.wants_ping(long)
+    assert not doubt.wants_ping(long, 5.0)
     assert not doubt.blames_size(long, 5.0 + BLACK_HOLE_S / 2)
     assert doubt.blames_size(long, 5.001 + BLACK_HOLE_S)
+
+
+def test_one_ping_serves_all_puts() -> None:
+    doubt, puts = Doubt(DatagramSize()), [put() for _ in range(1000)]
+    pings = 0
+    for number, each in enumerate(puts):
+        now = 5.0 + number / 1000
+        doubt.note_silence(each, now)
+        if doubt.wants_ping(each, now):
+            doubt.pinged_at = now
+            pings += 1
+    assert 10 <= pings <= 11
 
 
 @pytest.mark.parametrize("innocent", [{"datagram_size": LEAST}, {"may_have_vanished": False}])
@@ -69,14 +81,14 @@ def test_what_can_not_be_too_long_is_left_alone(innocent: dict[str, Any]) -> Non
     vars(short.transfer).update(innocent)
     doubt.note_silence(short, 5.0)
     doubt.ping_answered_at = 6.0
-    assert not doubt.wants_ping(short)
+    assert not doubt.wants_ping(short, 9.0)
     assert not doubt.blames_size(short, 9.0)
 
 
 def test_one_that_was_heard_is_given_more_time() -> None:
     doubt, heard = Doubt(DatagramSize()), put(is_heard=True)
     doubt.note_silence(heard, 5.0)
-    assert not doubt.wants_ping(heard)
+    assert not doubt.wants_ping(heard, 5.0)
     heard.transfer.silences = DEAD_AFTER
     doubt.note_silence(heard, 5.3)
     assert heard.silent_since == 5.3
@@ -87,7 +99,7 @@ def test_receivers_of_bare_objects_are_not_pinged() -> None:
     doubt, bare = Doubt(DatagramSize()), put()
     bare.transfer.request.fields = None
     doubt.note_silence(bare, 5.0)
-    assert not doubt.wants_ping(bare)
+    assert not doubt.wants_ping(bare, 5.0)
     doubt.ping_answered_at = 5.1
     assert not doubt.blames_size(bare, 6.0)
     doubt.renewed_at = 5.1
