@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DEAD_AFTER: Final = 2
 """Unanswered questions in a row after which the session may be dead: shake hands beside them."""
+LOST_AFTER: Final = 3
+"""Unanswered questions in a row that are no chance, where a ping is answered; each is of more datagrams than the one before."""
 DEAD_AGAIN_S: Final = 1.0
 """Where the new session is not answered either, the silence may have other reasons (a function that starts): so long until
 the next handshake, and twice as long each time."""
@@ -67,7 +69,8 @@ class Doubt:
     def blames_size(self, put: Put, now: float) -> bool:
         """Whether something short has passed since this put's datagrams did not."""
         passed_at = self.renewed_at if put.transfer.request.fields is None else self.ping_answered_at
-        return self._may_be_too_long(put) and passed_at > put.silent_since and now - put.silent_since >= BLACK_HOLE_S
+        is_long = put.transfer.silences >= LOST_AFTER and now - put.silent_since >= BLACK_HOLE_S
+        return is_long and passed_at > put.silent_since and self._may_be_too_long(put)
 
     def _may_be_too_long(self, put: Put) -> bool:
         return put.silent_since < _NEVER and put.transfer.datagram_size > LEAST and put.transfer.may_have_vanished
@@ -88,12 +91,12 @@ class Doubt:
             put.shorter = put.is_replacement = self.shorten(put, is_known=False)
         return put.shorter
 
-    def was_heard(self, put: Put) -> None:
+    def was_heard(self, put: Put, now: float) -> None:
         """A symbol of this put has arrived: datagrams of its size do."""
         put.silent_since = _NEVER
         put.is_heard = True
         if put.is_trial:
             put.is_trial = False
-            self.size.limit(put.max_datagram, clock.wall_time())
-        elif put.transfer.datagram_size > self.size.octets:
+            self.size.suspect(put.max_datagram, put.started_at, now, clock.wall_time())
+        elif put.transfer.datagram_size > (self.size.suspected or self.size.octets):
             self.size.allow(put.transfer.request.max_datagram)

@@ -484,7 +484,7 @@ class Link:
                 else:
                     self.sender.doubt(state.object_id, now)
                 if put is not None and state.type is not StateType.CANCELLED:
-                    self.doubt.was_heard(put)
+                    self.doubt.was_heard(put, now)
             elif channel.renewed:
                 self._join()
                 self._renewed(now)

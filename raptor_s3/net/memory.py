@@ -1,6 +1,8 @@
 """What is remembered of a path between processes, as it stands in the endpoint's learned record.
 
-    "path": {"srtt_s", "rttvar_s", "loss", "rate", "floor"}     "max_datagram": {"octets", "until"}     "address": "192.0.2.1"
+    "path": {"srtt_s", "rttvar_s", "loss", "rate", "floor"}
+    "max_datagram": {"octets", "until", "suspected"}
+    "address": "192.0.2.1"
 
 Invariant: whatever the record holds, what comes out is usable.
 """
@@ -26,8 +28,9 @@ def build(learned: Learned, size: DatagramSize, address: str | None) -> dict[str
     changes: dict[str, Any] = {"max_datagram": None, "address": address}
     if learned.srtt_s is not None:
         changes["path"] = learned._asdict()
-    if size.octets < MAX_DATAGRAM:
-        changes["max_datagram"] = {"octets": size.octets, "until": size.until}
+    if size.octets < MAX_DATAGRAM or size.suspected:
+        until = min(size.until, clock.wall_time() + REMEMBER_SIZE_S)
+        changes["max_datagram"] = {"octets": size.octets, "until": until, "suspected": size.suspected}
     return changes
 
 
@@ -55,7 +58,8 @@ def parse_max_datagram(record: Mapping[str, Any]) -> DatagramSize:
     if isinstance(entry, dict) and entry.get("octets") in DATAGRAM_SIZES:
         until = entry.get("until")
         if isinstance(until, int | float) and clock.wall_time() < until < clock.wall_time() + 2 * REMEMBER_SIZE_S:
-            return DatagramSize(int(entry["octets"]), until)
+            suspected = entry.get("suspected")
+            return DatagramSize(int(entry["octets"]), until, suspected if suspected in DATAGRAM_SIZES else 0)
     return DatagramSize()
 
 

@@ -369,16 +369,15 @@ def test_full_size_datagrams_that_vanish_are_replaced_by_smaller_ones(responder:
     put(engine, "warm", b"1")
     responder.drop = lambda message: len(message) > 1250
     body = os.urandom(10_000)  # 8 symbols of 1,260 octets
-    with_errors = 0
-    for attempt in range(4):
-        try:
-            put(engine, f"k{attempt}", body, timeout_s=4)
-        except (TransferCancelled, ConfirmationTimeout):
-            with_errors += 1
-        else:
-            break
-    assert not with_errors
-    assert responder.objects[("bucket", f"k{attempt}")] == [body]
+    for attempt in range(3):
+        outcome = put(engine, f"k{attempt}", body, timeout_s=8)
+        assert responder.objects[("bucket", f"k{attempt}")] == [body]
+    assert engine._link is not None
+    assert engine._link.size.octets == 1200
+    assert outcome.stats.timeouts == 0, "the third knows"
+    responder.drop = None
+    put(engine, "wider", body)
+    assert engine._link.size.octets == 1200, "nobody has tried"
 
 
 def test_a_gateway_that_is_slow_after_a_restart_is_no_black_hole(restartable: Restartable) -> None:

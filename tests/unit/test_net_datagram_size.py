@@ -34,6 +34,16 @@ def test_it_falls_rises_and_is_forgotten_in_time() -> None:
     assert size.octets == MAX_DATAGRAM
 
 
+def test_a_suspicion_outlives_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raptor_s3.net.clock.wall_time", lambda: 2000.0)
+    size = DatagramSize()
+    size.suspect(1200, 1.0, 2.0, 2000.0)
+    size = memory.parse_max_datagram(memory.build(Learned(), size, None))
+    assert (size.octets, size.suspected) == (MAX_DATAGRAM, 1200)
+    size.suspect(1200, 0.1, 0.2, 2000.0)
+    assert (size.octets, size.suspected, size.until) == (1200, 0, 2000.0 + REMEMBER_SIZE_S)
+
+
 def test_who_only_hands_it_on_does_not_renew_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     size = DatagramSize(900, 5000.0)
     for unix_time in (2000.0, 3000.0, 4999.0):

@@ -17,11 +17,11 @@ RTO_S = 0.1
 def put(**changes: Any) -> Any:
     """One that has asked in vain."""
     transfer = SimpleNamespace(
-        silences=1, datagram_size=1319, may_have_vanished=True, request=SimpleNamespace(fields={}, max_datagram=MAX_DATAGRAM)
+        silences=3, datagram_size=1319, may_have_vanished=True, request=SimpleNamespace(fields={}, max_datagram=MAX_DATAGRAM)
     )
     made = SimpleNamespace(
         transfer=transfer, is_heard=False, is_trial=False, shorter=False, is_replacement=False, cause=None,
-        silent_since=float("inf"), max_datagram=MAX_DATAGRAM,
+        silent_since=float("inf"), max_datagram=MAX_DATAGRAM, started_at=1.0,
     )  # fmt: skip
     vars(made).update(changes)
     return made
@@ -87,6 +87,7 @@ def test_what_can_not_be_too_long_is_left_alone(innocent: dict[str, Any]) -> Non
 
 def test_one_that_was_heard_is_given_more_time() -> None:
     doubt, heard = Doubt(DatagramSize()), put(is_heard=True)
+    heard.transfer.silences = 1
     doubt.note_silence(heard, 5.0)
     assert not doubt.wants_ping(heard, 5.0)
     heard.transfer.silences = DEAD_AFTER
@@ -110,16 +111,34 @@ def test_smaller_datagrams_are_tried_before_they_are_believed_in() -> None:
     doubt, tried = Doubt(DatagramSize()), put()
     assert doubt.shorten(tried, is_known=False)
     assert (tried.max_datagram, doubt.size.octets) == (1200, MAX_DATAGRAM)
-    doubt.was_heard(tried)
-    assert (tried.is_trial, doubt.size.octets) == (False, 1200)
+    doubt.was_heard(tried, 2.0)
+    assert (tried.is_trial, doubt.size.octets) == (False, MAX_DATAGRAM), "one may have met with an outage"
+    beside, after = put(started_at=1.9), put(started_at=2.1)
+    for other in (beside, after):
+        assert doubt.shorten(other, is_known=False)
+    doubt.was_heard(beside, 2.2)
+    assert doubt.size.octets == MAX_DATAGRAM, "the same one"
+    after.started_at = 2.3
+    doubt.was_heard(after, 2.4)
+    assert doubt.size.octets == 1200
     long = put()
-    doubt.was_heard(long)
+    doubt.was_heard(long, 3.0)
     assert doubt.size.octets == MAX_DATAGRAM, "one of a longer cut has arrived"
     assert doubt.shorten(put(), is_known=True)
     assert doubt.size.octets == 1200
     small = put()
     small.transfer.datagram_size = LEAST
     assert not doubt.shorten(small, is_known=True)
+
+
+def test_what_arrives_in_between_takes_the_suspicion_away() -> None:
+    doubt = Doubt(DatagramSize())
+    for started_at in (1.0, 2.0, 3.0):
+        tried = put(started_at=started_at)
+        doubt.shorten(tried, is_known=False)
+        doubt.was_heard(tried, started_at + 0.5)
+        doubt.was_heard(put(started_at=started_at + 0.6), started_at + 0.7)
+    assert doubt.size.octets == MAX_DATAGRAM
 
 
 @pytest.mark.parametrize(
