@@ -380,6 +380,27 @@ def test_full_size_datagrams_that_vanish_are_replaced_by_smaller_ones(responder:
     assert engine._link.size.octets == 1200, "nobody has tried"
 
 
+def test_a_black_hole_far_away(responder: Responder, engine: Engine) -> None:
+    """The blind part of a put is over after a few round trips: before it has asked often enough to be sure."""
+    receive = responder._receive
+
+    def receive_later(message: bytes, source: Any) -> None:
+        def receive_now() -> None:
+            with responder.lock:
+                receive(message, source)
+
+        if len(message) <= 1250:
+            threading.Timer(0.15, receive_now).start()
+
+    responder._receive = receive_later  # type: ignore[method-assign]
+    body = os.urandom(1150)
+    for attempt in range(2):
+        put(engine, f"k{attempt}", body, timeout_s=5)
+        assert responder.objects[("bucket", f"k{attempt}")] == [body]
+    assert engine._link is not None
+    assert engine._link.size.octets == 1200
+
+
 def test_a_gateway_that_is_slow_after_a_restart_is_no_black_hole(restartable: Restartable) -> None:
     """It shakes hands at once, and is silent for some timeouts of a path as short as this one."""
     engine = Engine(restartable.now.settings())
