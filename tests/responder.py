@@ -176,3 +176,18 @@ def put_fields(key: str, body: bytes, bucket: str = "bucket") -> dict[str, Any]:
 
     checksum = base64.b64encode(binascii.crc32(body).to_bytes(4, "big")).decode()
     return {"Bucket": bucket, "Key": key, "ChecksumCRC32": checksum}
+
+
+class Restartable:
+    """A responder that can be stopped and started again on the same port with the same keys."""
+
+    def __init__(self) -> None:
+        self.now = Responder()
+        self.keys = (self.now.server_key, self.now.client_key)
+        self.port = self.now.port
+
+    def stop(self) -> None:
+        self.now.stop()
+
+    def start(self) -> None:
+        self.now = Responder(port=self.port, keys=self.keys)

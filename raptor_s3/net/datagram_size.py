@@ -36,7 +36,7 @@ class DatagramSize:
 
     def forget_in_time(self, unix_time: float) -> None:
         if unix_time >= self.until:
-            self.octets, self.until = MAX_DATAGRAM, _NEVER
+            self.octets, self.until, self.suspected = MAX_DATAGRAM, _NEVER, 0
 
     def limit(self, octets: int, unix_time: float) -> None:
         """Longer ones than these don't arrive."""

@@ -20,6 +20,7 @@ from raptor_s3.errors import HandshakeTimeout, MalformedPacket, RaptorError, Tra
 from raptor_s3.net import clock, memory
 from raptor_s3.net.alone import COMPANY, Alone
 from raptor_s3.net.doubt import Doubt
+from raptor_s3.net.handshaking import Handshaking
 from raptor_s3.net.outbox import Outbox
 from raptor_s3.net.put import Put, new_transfer_id
 from raptor_s3.net.route import Route
@@ -41,8 +42,6 @@ _log = logging.getLogger(__name__)
 RETRY_SEND_S: Final = 0.001
 PAUSE_S: Final = 0.05
 """After an unexpected error, before anything is tried again."""
-HANDSHAKE_PAUSE_S: Final = 0.35
-"""After a handshake that came to nothing, before another one for puts that have begun."""
 _RECEIVE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 _CANCELLED: Final = Ending.CANCELLED
@@ -71,7 +70,7 @@ class Link:
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._buffer_view = memoryview(self._buffer)
         self._resumes_at = 0.0
-        self._handshake_from = now
+        self._handshaking = Handshaking(channel, self.route, settings.handshake_timeout_s, now)
         channel.is_committed = lambda: self.alone.put is not None or any(put.has_sent for put in self.puts.values())
 
     # Puts
@@ -107,10 +106,7 @@ class Link:
         elif self.alone.company:
             self.alone.company -= 1
         if not self.puts and self.channel.is_handshaking:
-            if now >= self._handshake_ends_at:
-                self.channel.abandon_handshake()  # it was for puts that have ended since; this one gets a whole one
-            else:
-                self.channel.handshake_was_left()
+            self._handshaking.find_again(now)
         object_id = put.transfer.object_id
         if object_id in self.puts:
             raise ValueError("object id is in use")
@@ -154,18 +150,14 @@ class Link:
             return self._resumes_at
         due = self.sender.get_timer()
         if self.channel.is_handshaking:
-            due = min(due, self.channel.get_timer(), self._handshake_ends_at)
+            due = min(due, self._handshaking.get_timer())
         elif self._waits_for_session and self.puts:
-            due = min(due, self._handshake_from)
+            due = min(due, self._handshaking.may_begin_at)
         if self.route.unsent:
             return min(due, now + RETRY_SEND_S)
         if self.sender.has_queue and not self._waits_for_session:
             return min(due, self.sender.next_send_at(now))
         return due
-
-    @property
-    def _handshake_ends_at(self) -> float:
-        return self.channel.handshake_started_at + self.settings.handshake_timeout_s
 
     def pump(self, now: float) -> None:
         """Everything that is due: timers, handshake, datagrams."""
@@ -250,34 +242,18 @@ class Link:
         """Puts that have begun must wait for their end anyhow: where the last handshake failed, they don't insist on the next."""
         if sealer is not None:
             return self.channel.needs_rekey(now)
-        return now >= self._handshake_from or not all(put.has_sent for put in self.puts.values())
+        return now >= self._handshaking.may_begin_at or not all(put.has_sent for put in self.puts.values())
 
     def _shake_hands(self, now: float, sealer: Sealer | None) -> None:
-        channel = self.channel
-        if channel.is_handshaking and now >= self._handshake_ends_at:
-            channel.abandon_handshake()
-            if sealer is None:
-                self._handshake_from = now + HANDSHAKE_PAUSE_S
-                self._fail_unstarted("no handshake response")
-                self.route.forget_failures()
-                self.route.next_address()
-                self.route.wants_addresses = True
-            return
         if sealer is None:
             for put in self.puts.values():
                 put.transfer.stats.handshake = True
-        was_handshaking = channel.is_handshaking
-        message = channel.handshake(now)
-        if message is not None and was_handshaking and sealer is None and self.route.has_choice:
-            self.route.next_address()  # the one before did not answer the last initiation
-        if message is None:
-            message = channel.repetition(now)
-        if message is not None:
-            try:
-                self.route.send(message)
-            except OSError as error:
-                self._trouble(error, now)
-        if channel.renewed:
+        try:
+            if not self._handshaking.go_on(now, has_session=sealer is not None) and sealer is None:
+                self._fail_unstarted("no handshake response")
+        except OSError as error:
+            self._trouble(error, now)
+        if self.channel.renewed:
             self._renewed(now)
 
     def _suspect(self, now: float) -> None:
@@ -499,10 +475,8 @@ class Link:
         _log.debug("%s: %s", self.settings.url, error)
         sealer = self.channel.acquire(now)
         if sealer is None:
-            self.channel.abandon_handshake()
-            if self.route.leave_address():
+            if self._handshaking.leave_address(now):
                 return
-            self._handshake_from = now + HANDSHAKE_PAUSE_S
             self._fail_unstarted(error.strerror or str(error))
         elif isinstance(error, ConnectionRefusedError):
             # Whoever listens there now has none of our keys: puts that have not begun shake hands first.

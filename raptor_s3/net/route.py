@@ -51,13 +51,10 @@ class Route:
             self._index = (self._index + 1) % len(self._addresses)
             if self._index in self._failed:
                 continue
-            try:
-                opened = Socket(self._addresses[self._index])
-            except OSError as error:
-                _log.debug("%s: %s", self._url, error)
-                continue
-            self._replace_socket(opened)
-            return
+            opened = self._open()
+            if opened is not None:
+                self._replace_socket(opened)
+                return
         if self.socket is None:
             raise OSError("no way to the endpoint")
 
@@ -73,17 +70,21 @@ class Route:
 
     def follow_host(self) -> None:
         """Another socket, if this host has another address by now: a connected one keeps the address that it began with."""
-        if self.socket is None:
-            return
-        try:
-            opened = Socket(self._addresses[self._index])
-        except OSError as error:
-            _log.debug("%s: %s", self._url, error)
+        opened = self._open() if self.socket is not None else None
+        if opened is None or self.socket is None:
             return
         if opened.local_address()[0] == self.socket.local_address()[0]:
             opened.close()
         else:
             self._replace_socket(opened)
+
+    def _open(self) -> Socket | None:
+        """A socket to the present address, if there is a way."""
+        try:
+            return Socket(self._addresses[self._index])
+        except OSError as error:
+            _log.debug("%s: %s", self._url, error)
+            return None
 
     def _replace_socket(self, opened: Socket) -> None:
         if self.socket is not None:

@@ -17,7 +17,7 @@ import enum
 from typing import TYPE_CHECKING, Any, Final
 
 from raptor_s3.codec import DegreeTable, ObjectEncoder
-from raptor_s3.transfer.block_flight import BlockFlight
+from raptor_s3.transfer.block_flight import BlockFlight, tally
 from raptor_s3.transfer.deadline import plan_deadline
 from raptor_s3.transfer.feedback import Feedback
 from raptor_s3.transfer.loss import flight_size
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from raptor_s3.transfer.path import PathEstimates
     from raptor_s3.transfer.plan import PutRequest
 
-QUESTION: Final = 2
-"""Symbols sent on the first silence: enough to make the receiver answer, few enough for a full queue."""
-MAX_QUESTION: Final = 8
-MAX_REPAIR: Final = 64
 FIRST_BURST: Final = 10
 MAX_BACKOFF: Final = 6
 MAX_INQUIRY: Final = 4
@@ -88,13 +84,13 @@ class OutgoingTransfer:
     answer: Mapping[str, Any] | None = None
     wants_cancel = False
     may_write = True
+    is_heard = False  # in the present session
     # The Sender's own notes.
     is_queued = False
     timer_due = _NEVER
     flight_bytes = 0
 
     _phase = _WAITING
-    _is_heard = False
     _silences = 0
     _inquiries = 0
     _doubts = 0
@@ -182,7 +178,7 @@ class OutgoingTransfer:
 
     def take(self, limit: int, now: float) -> Run | None:
         """The next symbols to send, at most `limit` and all of one block; None when there are none."""
-        if self._phase is not _SENDING or (not self._is_heard and now >= self._blind_until):
+        if not self.may_send(now):
             return None
         blocks, sbn = self._blocks, self._current
         while sbn < len(blocks):
@@ -217,8 +213,8 @@ class OutgoingTransfer:
             self._finish(_CONFIRMED)
 
     def may_send(self, now: float) -> bool:
-        """Whether symbols that were taken before may still leave."""
-        return self._phase is _SENDING and (self._is_heard or now < self._blind_until)
+        """Whether symbols may leave, or those that were taken before."""
+        return self._phase is _SENDING and (self.is_heard or now < self._blind_until)
 
     def write(self, run: Run, arena: Buffer, offset: int, stride: int) -> int:
         """Write the datagrams of `run` into `arena`, `stride` apart; the offset after the last."""
@@ -239,7 +235,7 @@ class OutgoingTransfer:
         if phase is _ENDED or phase is _WAITING or state.sbn >= len(blocks):
             return None
         block = blocks[state.sbn]
-        self._is_heard = True
+        self.is_heard = True
         self._silences = 0
         if type_ is _PACKETS:
             return self._receive_report(block, state, now)
@@ -258,7 +254,7 @@ class OutgoingTransfer:
             self._complete_block(block)
             confirm = self.request.confirm
             enough = confirm is Confirm.PACKETS or (confirm is Confirm.BLOCK and type_ is StateType.BLOCK_COMPLETE)
-            if enough and all(each.done for each in self._blocks):
+            if enough and self._is_complete:
                 self._finish(_CONFIRMED)
         return feedback
 
@@ -278,11 +274,7 @@ class OutgoingTransfer:
             index = max(block.sent_before(now - (self._path.rtt.smoothed_s or 0.0)), block.index, state.received)
         if state.received < block.received:
             return None  # overtaken by a later report
-        delivered = state.received - block.received
-        lost = index - block.index - delivered
-        since = block.sent_at(block.index) if lost > 0 else _NEVER
-        block.received = state.received
-        block.index = index
+        delivered, lost, since = block.account(state.received, index)
         self.stats.lost_estimate += lost
         self._top_up(block, tolerance=0.0 if wait_us else self._path.reordering)
         return Feedback(delivered, lost, rtt_s, None, since)
@@ -350,7 +342,7 @@ class OutgoingTransfer:
 
         What it has not answered is asked again at once, with as many symbols as make a small object whole.
         """
-        self._is_heard = False
+        self.is_heard = False
         self._asked_at = now
         if self._phase is _CANCELLING:
             self.wants_cancel = self.request.fields is not None
@@ -367,7 +359,7 @@ class OutgoingTransfer:
 
         False: `change_session`, there is nothing to lose.
         """
-        if not self._is_heard or self._phase is not _SENDING or now < self._blind_until:
+        if not self.is_heard or self._phase is not _SENDING or now < self._blind_until:
             return False
         if self._insists_until:
             return now < self._insists_until
@@ -402,7 +394,7 @@ class OutgoingTransfer:
         if self._phase is _SENDING:
             if self._cancel_at < due:
                 due = self._cancel_at
-            if not self._is_heard and self._blind_until < due:
+            if not self.is_heard and self._blind_until < due:
                 due = self._blind_until
             if self.backlog and not self.in_flight:
                 return due
@@ -414,7 +406,7 @@ class OutgoingTransfer:
         timeout_s, row = self._path.rtt.timeout_s, self._silences + self._doubts
         if self.backlog:
             timeout_s += REPORT_DELAY_S
-        elif self._is_heard and self._is_complete:
+        elif self.is_heard and self._is_complete:
             timeout_s = max(self._path.confirmation.timeout_s, WRITE_S)
             row = min(max(row, self._inquiries), MAX_INQUIRY_BACKOFF)
         asked_at += timeout_s * (1 << (row if row < MAX_BACKOFF else MAX_BACKOFF))
@@ -432,7 +424,7 @@ class OutgoingTransfer:
             self._asked_at = now
             self.wants_cancel = True
             return True
-        if now >= self._cancel_at or (not self._is_heard and now >= self._blind_until):
+        if now >= self._cancel_at or (not self.is_heard and now >= self._blind_until):
             self.cancel(now)
             return False
         self._silences += 1
@@ -457,12 +449,8 @@ class OutgoingTransfer:
             self._extend(last, last.next_esi + min(1 << (self._silences - 1), MAX_INQUIRY))
             return
         for block in waiting:
-            more = min(QUESTION << (self._silences - 1), MAX_QUESTION)
-            if block.received:
-                arrived = block.received + int((block.next_esi - block.index) * (1 - self._path.loss.rate))
-                more = max(min(flight_size(block.symbols - arrived, self._path.loss.rate), MAX_REPAIR), QUESTION)
             block.settled = block.next_esi
-            self._extend(block, block.next_esi + more)
+            self._extend(block, block.next_esi + block.question(self._silences, self._path.loss.rate))
 
     @property
     def _is_complete(self) -> bool:
@@ -479,17 +467,10 @@ class OutgoingTransfer:
         return count
 
     @property
-    def is_heard(self) -> bool:
-        return self._is_heard
-
-    @property
     def may_have_vanished(self) -> bool:
         """Whether it looks as if no datagram of it arrives, or none any more."""
-        return (
-            self._phase is _SENDING
-            and (not self._is_heard or self._silences >= LONG_SILENCE)
-            and not all(block.done for block in self._blocks)
-        )
+        is_unheard = not self.is_heard or self._silences >= LONG_SILENCE
+        return self._phase is _SENDING and is_unheard and not self._is_complete
 
     @property
     def silences(self) -> int:
@@ -502,18 +483,10 @@ class OutgoingTransfer:
 
     def count_sent(self) -> TransferStats:
         """`stats`, brought up to date with what has left so far."""
-        symbols = source_symbols = resent = 0
-        for block in self._blocks:
-            sent = block.next_esi
-            symbols += sent
-            source_symbols += sent if sent < block.symbols else block.symbols
-            if sent > block.flight:
-                resent += sent - block.flight
         stats = self.stats
-        stats.source_symbols = source_symbols
-        stats.repair_symbols = symbols - source_symbols
-        stats.resent = resent
-        stats.datagrams_sent = symbols + self._cancels_sent
+        sent, stats.source_symbols, stats.resent = tally(self._blocks)
+        stats.repair_symbols = sent - stats.source_symbols
+        stats.datagrams_sent = sent + self._cancels_sent
         return stats
 
     def _finish(self, ending: Ending) -> None:

@@ -42,8 +42,9 @@ class Probe(OutgoingTransfer):
     def __init__(self, object_id: str, timeout_s: float, now: float, path: PathEstimates) -> None:
         fields = {"Bucket": "ping", "Key": "ping", "ChecksumCRC32": crc32_field(b"")}
         super().__init__(PutRequest(object_id, fields, b"", timeout_s), now, path)
-        self.prefix = datagram_prefix(object_id, self.oti, FLAG_PUT_HEADER | FLAG_RFC6330_REPAIR | FLAG_CANCEL)
-        self.datagram_size = len(self.prefix) + len(_PAYLOAD_ID)
+        datagram = probe_datagram(object_id)
+        self.prefix = datagram[: -len(_PAYLOAD_ID)]
+        self.datagram_size = len(datagram)
         self.backlog = 1
         self._timer = path.rtt
         self._sent_at: float | None = None
@@ -61,8 +62,7 @@ class Probe(OutgoingTransfer):
         return Run(0, 0, 1)
 
     def write(self, run: Run, arena: Buffer, offset: int, stride: int) -> int:
-        datagram = self.prefix + _PAYLOAD_ID
-        memoryview(arena)[offset : offset + len(datagram)] = datagram
+        memoryview(arena)[offset : offset + self.datagram_size] = self.prefix + _PAYLOAD_ID
         return offset + stride
 
     def put_back(self, run: Run) -> None:

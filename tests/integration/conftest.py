@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from raptor_s3.net.engine import _all_engines
-from tests.responder import Responder
+from tests.responder import Responder, Restartable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,3 +28,10 @@ def _leaves_nothing_under_way() -> Iterator[None]:
 def responder() -> Iterator[Responder]:
     with Responder() as running:
         yield running
+
+
+@pytest.fixture
+def restartable() -> Iterator[Restartable]:
+    made = Restartable()
+    yield made
+    made.stop()

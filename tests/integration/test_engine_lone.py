@@ -13,7 +13,7 @@ import pytest
 from raptor_s3.errors import HandshakeTimeout, TransferCancelled, TransferError, TransferRejected
 from raptor_s3.net import clock, route
 from raptor_s3.net.engine import Engine
-from raptor_s3.net.link import HANDSHAKE_PAUSE_S
+from raptor_s3.net.handshaking import HANDSHAKE_PAUSE_S
 from raptor_s3.net.udp import MessageTooLong, Socket
 from raptor_s3.transfer import lone
 from raptor_s3.transfer.path import INITIAL_REPAIR
